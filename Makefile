@@ -1,0 +1,50 @@
+# make repro: from nothing to a styled picture · make test: prove it · see README.md
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+# Stages are run by DVC as `python -m stages.…`: the environment's python comes first on the path.
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export PYTHONDONTWRITEBYTECODE := 1
+READY := $(VENV)/.ready
+
+.PHONY: repro check test test-slow miniature miniature-card bench tools
+
+repro: $(READY)
+	dvc repro
+	@aclora scores
+
+check: $(READY)
+	ruff check . && ruff format --check .
+	pytest -m "not slow and not pipeline"
+
+test: $(READY)
+	ruff check . && ruff format --check .
+	pytest
+
+test-slow: $(READY)
+	pytest -m slow
+
+miniature: $(READY)
+	cd miniature && dvc repro
+	python -m miniature.card --install
+
+miniature-card: $(READY)
+	python -m miniature.card
+
+bench: $(READY)
+	python -m bench.repro
+
+tools:
+	@command -v git >/dev/null || { echo "git is missing: install it (Debian: apt install git)"; exit 1; }
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing: install Python 3.11 or newer"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "$(PYTHON) is $$($(PYTHON) -V 2>&1): 3.11 or newer is needed; name one with make PYTHON=…"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+	  { echo "$(PYTHON) cannot make environments: install its venv (Debian: apt install python3-venv)"; exit 1; }
+
+$(READY): requirements.lock pyproject.toml | tools
+	@echo "Installing the locked packages into $(VENV): about two minutes, once."
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install -q --disable-pip-version-check --no-deps --no-compile -r requirements.lock
+	$(VENV)/bin/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@

@@ -1,0 +1,36 @@
+"""Drawings with captions, from seeds: the world, the eight styles, and held-out sets of them."""
+
+import random
+
+from PIL import Image
+
+from miniature.drawing.styles import LOOKS, STYLES, apply
+from miniature.drawing.world import Scene, compose, render
+
+# Seeds of the drawings that nobody trains on, and of the style sets; the base counts from zero.
+STYLE_SETS = 50_000_000
+HELD_OUT = 60_000_000
+
+
+def draw(
+    seed: int, size: int = 64, style: str | None = None, look: str | None = None, unseen: bool | None = False
+) -> tuple[Image.Image, Scene]:
+    """One drawing of side `size` and what it shows.
+
+    `style` is a name in STYLES, `look` one in LOOKS; without them the drawing is plain. `unseen`
+    as in `world.compose`.
+    """
+    rng = random.Random(seed)
+    scene = compose(rng, unseen)
+    image = render(scene, rng, 4 * size)
+    if style or look:
+        image = image.resize((2 * size, 2 * size), Image.Resampling.BOX)
+        image = apply(STYLES if style else LOOKS, style or look, image, seed)
+    return image.resize((size, size), Image.Resampling.BOX), scene
+
+
+def held_out(style: str, count: int, size: int = 64) -> list[tuple[Image.Image, Scene]]:
+    """`count` drawings in a style that no training has seen."""
+    if style not in STYLES:
+        raise ValueError(f"no drawn style is called {style!r}; there are {', '.join(STYLES)}")
+    return [draw(HELD_OUT + i, size, style) for i in range(count)]

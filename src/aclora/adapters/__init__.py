@@ -1,0 +1,98 @@
+"""The contract between a method and everything around it, and what LoRA methods share.
+
+A method is a module of this package, imported by its name in params.yaml. It offers `Config`, a
+frozen dataclass for its own section there, and `Adapter`, a subclass of `Method`.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from aclora.errors import InputError, did_you_mean
+
+TARGETS = ("to_q", "to_k", "to_v", "to_out.0")  # the attention's linear layers
+
+
+@dataclass(frozen=True)
+class EpochEnd:
+    """Where training stands when a method is asked whether it wants to do something."""
+
+    epoch: int  # from 1
+    epochs: int
+    loss: float  # mean training loss of this epoch
+    seed: int
+    optimizer: torch.optim.Optimizer
+    probe: Callable[[], float]  # the loss at fixed times and noise, as the weights are now
+
+
+class Method:
+    """What training and the stages ask of a method; a method that trains nothing keeps these as they are."""
+
+    def __init__(self, config):
+        self.config = config
+
+    def attach(self, unet: nn.Module) -> list[nn.Parameter]:
+        """Put the adapter into `unet` and return what is to be trained."""
+        return []
+
+    def epoch_end(self, end: EpochEnd) -> dict | None:
+        """Called after each epoch; a record for the history if something was done."""
+        return None
+
+    def factors(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """lora_A (r, k) and lora_B (d, r) of every layer, by its module's name; ΔW = B A."""
+        return {}
+
+    def signal(self) -> tuple[dict[str, tuple[Tensor, Tensor]], dict] | None:
+        """The adapter cut down to its signal and a report of what that lost, where a method knows it."""
+        return None
+
+
+class Lora(Method):
+    """PEFT's LoRA on the UNet's attention, lora_alpha = rank, so that ΔW = B A."""
+
+    rank_knob = ""  # the knob that gives the rank, for errors
+
+    def rank(self) -> int:
+        """The rank of every layer's factors."""
+        raise NotImplementedError
+
+    def attach(self, unet):
+        """Gaussian lora_A (std 1 / rank), zero lora_B: the function is unchanged. Needs a seeded global generator.
+
+        Raises `InputError` where the rank is above a layer's smaller side.
+        """
+        from peft import LoraConfig  # takes seconds: only where it is used
+
+        rank = self.rank()
+        for name, layer in unet.named_modules():
+            if name.endswith(TARGETS) and rank > min(layer.weight.shape):
+                side = min(layer.weight.shape)
+                raise InputError(
+                    f"{self.rank_knob} = {rank}: must be at most {side}, the smaller side of layer {name}; "
+                    f"about a quarter of it ({max(1, side // 4)}) is a good start"
+                )
+        unet.add_adapter(
+            LoraConfig(r=rank, lora_alpha=rank, target_modules=list(TARGETS), init_lora_weights="gaussian")
+        )
+        self.layers = {
+            name: (layer.lora_A["default"].weight, layer.lora_B["default"].weight)
+            for name, layer in unet.named_modules()
+            if hasattr(layer, "lora_A")
+        }
+        return [p for pair in self.layers.values() for p in pair]
+
+    def factors(self):
+        return {name: (a.detach(), b.detach()) for name, (a, b) in self.layers.items()}
+
+
+def load(method: str):
+    """The module of a method by its name in params.yaml; `InputError` for an unknown one."""
+    known = sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name != "export")
+    if method not in known:
+        raise InputError(f"method = {method!r} is unknown; {did_you_mean(method, known)}")
+    return importlib.import_module(f"{__name__}.{method}")

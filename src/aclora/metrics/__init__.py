@@ -1,0 +1,1 @@
+"""One file per metric: features → numbers. The frozen networks that make features are in `encoders`."""

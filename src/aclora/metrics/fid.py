@@ -1,0 +1,21 @@
+"""Fréchet distance between two sets of features (FID, arXiv 1706.08500, equation 6)."""
+
+import torch
+from torch import Tensor
+
+from aclora.errors import InputError
+
+
+def frechet_distance(x: Tensor, y: Tensor) -> float:
+    """‖μx − μy‖² + tr(Σx + Σy − 2 √(Σx Σy)) of features x (n, d) and y (m, d), n and m at least 2.
+
+    tr √(Σx Σy) is the nuclear norm of A Bᵀ with A = (x − μx) / √(n − 1), B likewise: no matrix
+    root, and never a d × d matrix. float64. Biased upwards for small sets.
+    """
+    if min(len(x), len(y)) < 2:
+        raise InputError(f"FID of {len(x)} and {len(y)} pictures: at least 2 of each are needed")
+    x, y = x.double(), y.double()
+    a = (x - x.mean(0)) / (len(x) - 1) ** 0.5  # (n, d)
+    b = (y - y.mean(0)) / (len(y) - 1) ** 0.5  # (m, d)
+    shared = torch.linalg.svdvals(a @ b.T).sum()
+    return ((x.mean(0) - y.mean(0)).square().sum() + a.square().sum() + b.square().sum() - 2 * shared).item()

@@ -1,0 +1,55 @@
+"""What every stage needs: its style's name, one-line errors, and outs that are whole or absent."""
+
+import argparse
+import contextlib
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from aclora import params
+from aclora.errors import InputError, did_you_mean
+
+
+def run(main: Callable[[str], None], description: str) -> None:
+    """Call `main(style)` with the style named on the command line; an `InputError` ends it in one line."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("style", help="an entry under `styles` in params.yaml")
+    style = parser.parse_args().style
+    try:
+        known = params.styles()
+        if style not in known:
+            raise InputError(f"style {style!r} is unknown; {did_you_mean(style, known)}")
+        main(style)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+@contextlib.contextmanager
+def writing(*outs: str | Path) -> Iterator[list[Path]]:
+    """Yield a place beside each out to write to; all are moved into place at the end, none after an error.
+
+    A place does not exist yet: make a folder or a file of it.
+    """
+    outs = [Path(out) for out in outs]
+    places = [out.with_name(f".{out.name}.{os.getpid()}.part") for out in outs]
+    try:
+        for place in places:
+            place.parent.mkdir(parents=True, exist_ok=True)
+        yield places
+        for out in outs:
+            _remove(out)
+        for place, out in zip(places, outs, strict=True):
+            place.replace(out)
+    finally:
+        for place in places:
+            _remove(place)
+
+
+def _remove(path):
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

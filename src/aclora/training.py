@@ -1,0 +1,143 @@
+"""The training loop: a generator of records. It knows the methods' contract and none of them by name."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from aclora.adapters import EpochEnd, Method
+from aclora.errors import InputError, require
+
+
+@dataclass(frozen=True)
+class Train:
+    """The `train` section of params.yaml."""
+
+    epochs: int = 100
+    batch_size: int = 4
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    max_grad_norm: float = 1.0
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    resolution: int | None = None
+    seed: int = 0
+
+    def __post_init__(self):
+        require(self.epochs >= 1, "epochs", self.epochs, "at least 1")
+        require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1 picture")
+        require(0 < self.learning_rate < 1, "learning_rate", self.learning_rate, "between 0 and 1")
+        require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
+        require(self.max_grad_norm > 0, "max_grad_norm", self.max_grad_norm, "above 0")
+        require(self.resolution is None or self.resolution >= 8, "resolution", self.resolution, "at least 8 pixels")
+        require(self.seed >= 0, "seed", self.seed, "0 or more")
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A style as the loop sees it: n pictures' latents, (n, c, h, w) each, and n prompts' embeddings."""
+
+    mean: Tensor
+    std: Tensor
+    text: dict[str, Tensor]  # (n, …) each
+
+    def to(self, device: torch.device) -> "Encoded":
+        """The same on another device."""
+        text = {k: v.to(device) for k, v in self.text.items()}
+        return Encoded(self.mean.to(device), self.std.to(device), text)
+
+
+class Diffusion:
+    """The denoising loss of one UNet under one noise schedule."""
+
+    def __init__(self, unet, scheduler, predict: Callable):
+        self.unet, self.scheduler, self.predict = unet, scheduler, predict
+        self.kind = scheduler.config.prediction_type
+        require(
+            self.kind in ("epsilon", "v_prediction"),
+            "the model's prediction_type",
+            self.kind,
+            "epsilon or v_prediction",
+        )
+
+    def loss(self, latents: Tensor, noise: Tensor, times: Tensor, text: dict[str, Tensor]) -> Tensor:
+        """Unweighted mean squared error, a scalar; latents and noise (b, c, h, w), times (b,)."""
+        noisy = self.scheduler.add_noise(latents, noise, times)
+        target = noise if self.kind == "epsilon" else self.scheduler.get_velocity(latents, noise, times)
+        return F.mse_loss(self.predict(self.unet, noisy, times, text).float(), target)
+
+    @torch.no_grad()
+    def fixed_loss(self, data: Encoded, draws: int = 4, batch: int = 16, seed: int = 0) -> float:
+        """Mean loss at `draws` times and noises a picture that depend on `seed` alone: two weights compared.
+
+        The times lie one in each equal stratum of the schedule.
+        """
+        n = len(data.mean) * draws
+        generator = torch.Generator().manual_seed(seed)
+        shape = (n, *data.mean.shape[1:])
+        noise = torch.randn(shape, generator=generator)
+        spread = (torch.rand(1, generator=generator) + torch.arange(n) / n) % 1
+        times = (spread * self.scheduler.config.num_train_timesteps).long()
+        times = times[torch.randperm(n, generator=generator)]
+        which = torch.arange(n) % len(data.mean)
+        total = 0.0
+        for part in torch.arange(n).split(batch):
+            i = which[part].to(data.mean.device)
+            text = {k: v[i] for k, v in data.text.items()}
+            noised = noise[part].to(data.mean.device), times[part].to(data.mean.device)
+            total += self.loss(data.mean[i], *noised, text).item() * len(part)
+        return total / n
+
+
+def fit(
+    diffusion: Diffusion,
+    data: Encoded,
+    method: Method,
+    parameters: list[torch.nn.Parameter],
+    config: Train,
+    accelerator,
+) -> Iterator[dict]:
+    """Train `parameters` and yield a record after every epoch and after whatever the method did there.
+
+    An epoch sees every picture once. What a step draws depends on (seed, step) alone, and an
+    epoch's order on (seed, epoch). Raises `InputError` when the loss is no number any more.
+    """
+    optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
+    diffusion.unet, optimizer = accelerator.prepare(diffusion.unet, optimizer)
+    data = data.to(accelerator.device)
+    n, step = len(data.mean), 0
+    steps = diffusion.scheduler.config.num_train_timesteps
+    for epoch in range(1, config.epochs + 1):
+        order = torch.randperm(n, generator=_generator(config.seed, epoch, 0))
+        losses = []
+        for chosen in order.split(config.batch_size):
+            step += 1
+            draw = _generator(config.seed, step, 1)
+            shape = (2, len(chosen), *data.mean.shape[1:])
+            wobble, noise = torch.randn(shape, generator=draw).to(data.mean)  # (b, c, h, w) each
+            times = torch.randint(steps, (len(chosen),), generator=draw).to(data.mean.device)
+            i = chosen.to(data.mean.device)
+            latents = data.mean[i] + data.std[i] * wobble
+            with accelerator.autocast():
+                loss = diffusion.loss(latents, noise, times, {k: v[i] for k, v in data.text.items()})
+            accelerator.backward(loss)
+            accelerator.clip_grad_norm_(parameters, config.max_grad_norm)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            losses.append(loss.detach())
+        mean = torch.stack(losses).mean().item()
+        if mean != mean or mean == float("inf"):
+            raise InputError(
+                f"train.learning_rate = {config.learning_rate}: the loss is {mean} in epoch {epoch}; "
+                "lower it, or look for a broken picture"
+            )
+        yield {"event": "epoch", "epoch": epoch, "loss": mean}
+        end = EpochEnd(epoch, config.epochs, mean, config.seed, optimizer.optimizer, lambda: diffusion.fixed_loss(data))
+        if record := method.epoch_end(end):
+            yield {"event": "restart", "epoch": epoch, **record}
+
+
+def _generator(seed: int, count: int, stream: int) -> torch.Generator:
+    return torch.Generator().manual_seed((seed * 2 + stream) * 1_000_003 + count)

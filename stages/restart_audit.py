@@ -1,0 +1,75 @@
+"""restart-audit: an adapter and its history → audit.json, spectra.npz and plots in metrics/<style>/."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from aclora import params
+from aclora.audit import Audit, audit, final_spectra
+from aclora.plots import restarts_plot, spectra_plot
+from aclora.stage import run, writing
+
+
+def main(name: str) -> None:
+    config = params.load("audit", Audit)
+    folder = Path("models/adapters") / name
+    history = [json.loads(line) for line in (folder / "history.jsonl").read_text(encoding="utf-8").splitlines()]
+    about = json.loads((folder / "adapter.json").read_text(encoding="utf-8"))
+    layers = about["layers"]
+    report = {"method": about["method"], **audit(history, layers, config)}
+    metrics = Path("metrics") / name
+    with writing(metrics / "audit.json", metrics / "spectra.npz", metrics / "audit") as (file, arrays, plots):
+        plots.mkdir()
+        spectra, cut = {}, None
+        if layers:
+            factors = _factors(folder / "pytorch_lora_weights.safetensors", layers)
+            spectra = {k: v.numpy() for k, v in final_spectra(factors).items()}
+            if (folder / "signal.json").exists():
+                signal = json.loads((folder / "signal.json").read_text(encoding="utf-8"))
+                cut = signal["rank"]
+                report |= {"signal_rank": max(cut.values()), "truncation_error_max": max(signal["error"].values())}
+            spectra_plot(spectra, cut, layers, plots / "spectra.png")
+        if (folder / "restarts.safetensors").exists():
+            spectra["restarts"] = load_file(folder / "restarts.safetensors")["values"].numpy()
+        restarts = [r for r in history if r["event"] == "restart"]
+        if restarts:
+            restarts_plot(restarts, spectra["A"].shape[1], plots / "restarts.png")
+        _curves(history, plots)
+        with arrays.open("wb") as out:
+            np.savez(out, layers=np.array(layers, dtype=np.str_), **spectra)
+        file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    for signature, seen in report.get("signatures", {}).items():
+        if seen["found"]:
+            print(f"audit: {signature.replace('_', ' ')} in {name}: {json.dumps(seen)}")
+
+
+def _factors(file, layers):
+    with safe_open(file, "pt") as tensors:
+        return {layer: tuple(tensors.get_tensor(f"unet.{layer}.lora_{x}.weight") for x in "AB") for layer in layers}
+
+
+def _curves(history, folder):
+    """loss.csv and restarts.csv for `dvc plots`."""
+    tables = {
+        "loss.csv": [{k: r[k] for k in ("epoch", "loss")} for r in history if r["event"] == "epoch"],
+        "restarts.csv": [
+            {"epoch": r["epoch"], "p": r["p"], "I": r["I"], "I_A": max(r["I_A"]), "I_B": max(r["I_B"])}
+            | {"probe_before": r["probe_before"], "probe_after": r["probe_after"]}
+            for r in history
+            if r["event"] == "restart"
+        ],
+    }
+    columns = {"loss.csv": "epoch loss", "restarts.csv": "epoch p I I_A I_B probe_before probe_after"}
+    for file, rows in tables.items():
+        with (folder / file).open("w", newline="", encoding="utf-8") as out:
+            writer = csv.DictWriter(out, columns[file].split(), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    run(main, __doc__)

@@ -1,0 +1,81 @@
+"""train-aclora: captioned pictures → models/adapters/<style>/, by the method that params.yaml names."""
+
+import json
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from safetensors.torch import save_file
+from tqdm import tqdm
+
+from aclora import adapters, backbone, params
+from aclora.adapters.export import save_diffusers
+from aclora.dataset import read_training_set
+from aclora.stage import run, writing
+from aclora.training import Diffusion, Encoded, Train, fit
+
+
+def main(name: str) -> None:
+    style = params.load(f"styles.{name}", params.Style)
+    config = params.load("train", Train)
+    model = params.load("model", backbone.Model)
+    method_name = params.method()
+    module = adapters.load(method_name)
+    method = module.Adapter(params.load(method_name, module.Config))
+    pictures, captions = read_training_set(Path(f"data/captions/{name}.jsonl"), Path(style.pictures))
+
+    set_seed(config.seed)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    accelerator = Accelerator(mixed_precision=config.mixed_precision)
+    pipe = backbone.load_pipeline(model)
+    pipe.to(accelerator.device)
+    size = config.resolution or backbone.native_size(pipe)
+    mean, std = backbone.encode_pictures(pipe, pictures, size)
+    data = Encoded(mean, std, backbone.encode_prompts(pipe, [c.text for c in captions], size))
+    diffusion = Diffusion(pipe.unet, backbone.training_scheduler(pipe), backbone.predict)
+    del pipe  # the autoencoder and the text encoder have said all they had to say
+
+    parameters = method.attach(diffusion.unet)
+    history, spectra = [], []
+    if parameters:
+        records = fit(diffusion, data, method, parameters, config, accelerator)
+        for record in _shown(records, config.epochs, name):
+            if "values" in record:
+                spectra.append(record.pop("values"))
+            history.append(record)
+
+    header = {"method": method_name, "trigger": style.trigger, "base_model": model.name, "style": name}
+    with writing(f"models/adapters/{name}") as (out,):
+        out.mkdir()
+        if factors := method.factors():
+            save_diffusers(out / "pytorch_lora_weights.safetensors", factors, header)
+        if signal := method.signal():
+            cut, report = signal
+            save_diffusers(out / "signal.safetensors", cut, header | {"cut_to": report["by"]})
+            (out / "signal.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        if spectra:
+            # (restarts, layers, A and B, rank), layers in the order of the history's lists
+            save_file({"values": torch.stack(spectra)}, out / "restarts.safetensors")
+        about = {"method": method_name, "layers": list(factors), "pictures": len(pictures), "size": size}
+        (out / "adapter.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        lines = "".join(json.dumps(r) + "\n" for r in history)
+        (out / "history.jsonl").write_text(lines, encoding="utf-8")
+
+
+def _shown(records, epochs, name):
+    """Pass the records on while a bar shows loss, p, I and the time left."""
+    state = {}
+    with tqdm(total=epochs, desc=name, unit="epoch", mininterval=0.5) as bar:
+        for record in records:
+            if record["event"] == "epoch":
+                state["loss"] = f"{record['loss']:.3f}"
+                bar.update()
+            if record["event"] == "restart":
+                state |= {"p": f"{record['p']:.2f}", "I": record["I"]}
+            bar.set_postfix(state, refresh=False)
+            yield record
+
+
+if __name__ == "__main__":
+    run(main, __doc__)
