@@ -4,7 +4,6 @@ PYTHON ?= python3
 VENV := .venv
 # Stages are run by DVC as `python -m stages.…`: the environment's python comes first on the path.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
-export PYTHONDONTWRITEBYTECODE := 1
 READY := $(VENV)/.ready
 
 .PHONY: repro check test test-slow miniature miniature-card bench tools

@@ -9,7 +9,7 @@ from aclora import backbone, params
 from aclora.captioning import with_trigger
 from aclora.dataset import read_pictures
 from aclora.errors import InputError
-from aclora.sampling import Generate, contact_sheet, nearest, read_prompts, sample
+from aclora.sampling import Generate, contact_sheet, load_adapter, nearest, read_prompts, sample
 from aclora.stage import run, writing
 
 FILES = {"trained": "pytorch_lora_weights.safetensors", "signal": "signal.safetensors"}
@@ -31,7 +31,7 @@ def main(name: str) -> None:
     pipe.to("cuda" if torch.cuda.is_available() else "cpu")
     pictures = {"base": list(sample(pipe, prompts, seeds, config, about["size"]))}
     if about["layers"]:
-        pipe.load_lora_weights(folder, weight_name=weights)
+        load_adapter(pipe, folder / weights)
         pictures["adapter"] = list(sample(pipe, prompts, seeds, config, about["size"]))
     else:
         pictures["adapter"] = pictures["base"]

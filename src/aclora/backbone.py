@@ -38,10 +38,9 @@ def load_pipeline(model: Model):
 
     Raises `InputError` if it is neither a folder nor to be had from the hub.
     """
+    quieten()
     from diffusers import AutoPipelineForText2Image, DiffusionPipeline
-    from diffusers.utils import logging
 
-    logging.disable_progress_bar()
     where = {"revision": model.revision} if model.revision else {}
     try:
         kind = DiffusionPipeline.load_config(model.name, **where).get("_class_name", "")
@@ -55,6 +54,17 @@ def load_pipeline(model: Model):
         if part is not None:
             part.requires_grad_(False).eval()
     return pipe
+
+
+def quieten() -> None:
+    """No bars while weights load, and no advice about torchvision, which nothing here needs."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    from diffusers.utils import logging as diffusers_logging
+
+    diffusers_logging.disable_progress_bar()
 
 
 def native_size(pipe) -> int:

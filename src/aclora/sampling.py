@@ -46,6 +46,11 @@ def read_prompts(file: Path) -> list[str]:
     return prompts
 
 
+def load_adapter(pipe, file: Path) -> None:
+    """Put an adapter's file, as `adapters.export` writes it, into the pipeline's UNet."""
+    pipe.unet.load_lora_adapter(file.parent, weight_name=file.name, prefix="unet")
+
+
 @torch.no_grad()
 def sample(pipe, prompts: list[str], seeds: list[int], config: Generate, size: int) -> Iterator[Image.Image]:
     """One picture of side `size` for each pair of prompt and seed, in their order.

@@ -1,0 +1,203 @@
+"""The methods on a tiny UNet: what they change, when, and what comes out as files."""
+
+import json
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from aclora import adapters
+from aclora.adapters import EpochEnd
+from aclora.adapters.export import save_diffusers
+from aclora.errors import InputError
+from aclora.sampling import load_adapter
+
+
+def method(name, **knobs):
+    module = adapters.load(name)
+    return module.Adapter(module.Config(**knobs))
+
+
+def attach(tiny, name="aclora", seed=0, **knobs):
+    torch.manual_seed(seed)
+    made = method(name, **knobs)
+    parameters = made.attach(tiny.unet)
+    return made, parameters
+
+
+def predict(tiny):
+    rng = torch.Generator().manual_seed(5)
+    x, text = torch.randn(2, 4, 8, 8, generator=rng), torch.randn(2, 3, 32, generator=rng)
+    with torch.no_grad():
+        return tiny.unet(x, torch.tensor([1, 500]), text, return_dict=False)[0]
+
+
+def disturb(parameters, seed=1):
+    """Weights as training might leave them."""
+    rng = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in parameters:
+            p += 0.1 * torch.randn(p.shape, generator=rng)
+
+
+def end(epoch, epochs=10, loss=0.4, optimizer=None, probes=None):
+    optimizer = optimizer or torch.optim.AdamW([torch.zeros(1, requires_grad=True)])
+    return EpochEnd(epoch, epochs, loss, 0, optimizer, iter(probes or [0.5, 0.6]).__next__)
+
+
+@pytest.mark.parametrize(("name", "knobs"), [("lora", {"rank": 3}), ("aclora", {"max_rank": 5})])
+def test_the_function_is_unchanged_at_the_start(tiny, name, knobs):
+    before = predict(tiny)
+    made, parameters = attach(tiny, name, **knobs)
+    assert torch.equal(predict(tiny), before)
+    assert parameters
+    assert all(p.requires_grad and p.dtype == torch.float32 for p in parameters)
+    rank = next(iter(knobs.values()))
+    assert all(a.shape[0] == b.shape[1] == rank for a, b in made.factors().values())
+
+
+def test_every_attention_layer_gets_one_and_nothing_else_trains(tiny):
+    expected = {n for n, _ in tiny.unet.named_modules() if n.endswith(adapters.TARGETS)}
+    made, parameters = attach(tiny, "lora", rank=2)
+    assert set(made.factors()) == expected
+    trained = {id(p) for p in parameters}
+    assert trained == {id(p) for p in tiny.unet.parameters() if p.requires_grad}
+
+
+def test_base_trains_nothing(tiny):
+    made, parameters = attach(tiny, "base")
+    assert (parameters, made.factors(), made.signal(), made.epoch_end(end(1))) == ([], {}, None, None)
+
+
+def test_a_rank_above_a_layers_side_names_knob_layer_and_bound(tiny):
+    with pytest.raises(InputError, match=r"aclora.max_rank = 40: must be at most 32, .*attn1.to_q"):
+        attach(tiny, "aclora", max_rank=40)
+
+
+def test_an_unknown_method_says_what_was_meant():
+    with pytest.raises(InputError, match="did you mean 'aclora'"):
+        adapters.load("aclroa")
+
+
+def test_restart_comes_every_e_epochs_and_not_after_the_last(tiny):
+    made, parameters = attach(tiny, max_rank=4, restart_every=3)
+    disturb(parameters)
+    done = [e for e in range(1, 10) if made.epoch_end(end(e, epochs=9))]
+    assert done == [3, 6]
+
+
+def test_a_record_tells_the_loss_since_the_last_restart_and_what_was_done(tiny):
+    made, parameters = attach(tiny, max_rank=4, restart_every=2)
+    disturb(parameters)
+    made.epoch_end(end(1, loss=0.6))
+    record = made.epoch_end(end(2, loss=0.2, probes=[0.31, 0.32]))
+    assert record["loss"] == pytest.approx(0.4)
+    assert record["p"] == pytest.approx(1 - 0.4**1.2)
+    assert (record["probe_before"], record["probe_after"]) == (0.31, 0.32)
+    assert record["I"] == max(1, *record["I_A"], *record["I_B"])
+    assert record["values"].shape == (len(made.layers), 2, 4)
+    made.epoch_end(end(3, loss=0.1))
+    assert made.epoch_end(end(4, loss=0.1))["loss"] == pytest.approx(0.1)
+    record.pop("values")
+    json.dumps(record)
+
+
+def test_alpha_moves_the_threshold(tiny):
+    made, parameters = attach(tiny, max_rank=4, restart_every=1, alpha=0.5)
+    disturb(parameters)
+    assert made.epoch_end(end(1, loss=0.25))["p"] == pytest.approx(1 - 0.25**0.55)
+
+
+@pytest.mark.parametrize("way", ["keep", "reset", "project"])
+def test_adams_moments(tiny, way):
+    made, parameters = attach(tiny, max_rank=4, restart_every=1, optimizer_state=way)
+    optimizer = torch.optim.AdamW(parameters)
+    disturb(parameters)
+    for p in parameters:
+        p.grad = torch.randn(p.shape, generator=torch.Generator().manual_seed(0))
+    optimizer.step()
+    before = [optimizer.state[p]["exp_avg"].clone() for p in parameters]
+    index = made.epoch_end(end(1, optimizer=optimizer))["I"]
+    after = [optimizer.state[p]["exp_avg"] for p in parameters]
+    if way == "keep":
+        assert all(torch.equal(x, y) for x, y in zip(before, after, strict=True))
+    if way == "reset":
+        assert not any(m.any() for m in after)
+        assert all(optimizer.state[p]["step"] == 0 for p in parameters)
+    if way == "project":
+        assert all(torch.linalg.matrix_rank(m) == index for m in after)
+        assert all(y.norm() < x.norm() for x, y in zip(before, after, strict=True))
+
+
+def test_not_finite_weights_stop_with_layer_and_epoch(tiny):
+    made, parameters = attach(tiny, max_rank=4, restart_every=2)
+    made.epoch_end(end(1))
+    with torch.no_grad():
+        parameters[0][0, 0] = float("nan")
+    with pytest.raises(InputError, match=r"attn1.to_q is not finite at the RESTART of epoch 2"):
+        made.epoch_end(end(2))
+
+
+@pytest.mark.parametrize("by", ["energy", "unified", "per_layer"])
+def test_the_signal_keeps_what_the_threshold_asks(tiny, by):
+    made, parameters = attach(tiny, max_rank=6, restart_every=1, signal_rank=by)
+    disturb(parameters)
+    index = made.epoch_end(end(1, loss=0.5))["I"]
+    disturb(parameters, seed=2)
+    cut, report = made.signal()
+    full = made.factors()
+    ranks = {a.shape[0] for a, _ in cut.values()}
+    assert report["rank"] == {name: a.shape[0] for name, (a, _) in cut.items()}
+    if by == "unified":
+        assert ranks == {index}
+    if by == "energy":
+        assert len(ranks) == 1
+    for name, (a, b) in cut.items():
+        whole = full[name][1] @ full[name][0]
+        lost = ((whole - b @ a).norm() / whole.norm()).item()
+        assert lost == pytest.approx(report["error"][name], abs=1e-4)
+        if by != "unified":
+            assert 1 - lost**2 >= report["p"] - 1e-4
+
+
+def test_a_run_without_a_restart_still_has_its_threshold(tiny):
+    made, parameters = attach(tiny, max_rank=4, restart_every=10)
+    disturb(parameters)
+    assert [made.epoch_end(end(e, epochs=3, loss=0.5)) for e in (1, 2, 3)] == [None] * 3
+    assert made.signal()[1]["p"] == pytest.approx(1 - 0.5**2)
+
+
+def test_a_saved_adapter_loads_into_diffusers_as_it_was(tiny, tiny_folder, tmp_path):
+    from aclora.backbone import Model, load_pipeline
+
+    made, parameters = attach(tiny, "lora", rank=3)
+    disturb(parameters)
+    save_diffusers(tmp_path / "pytorch_lora_weights.safetensors", made.factors(), {"trigger": "zxq style"})
+    for load in (
+        lambda pipe: load_adapter(pipe, tmp_path / "pytorch_lora_weights.safetensors"),
+        lambda pipe: pipe.load_lora_weights(tmp_path),
+    ):
+        other = load_pipeline(Model(name=str(tiny_folder), watch=str(tiny_folder)))
+        load(other)
+        assert torch.equal(predict(other), predict(tiny))
+    with safe_open(tmp_path / "pytorch_lora_weights.safetensors", "pt") as file:
+        assert file.metadata()["trigger"] == "zxq style"
+
+
+def test_mixed_ranks_load_at_their_own_scale(tiny, tiny_folder, tmp_path):
+    from aclora.backbone import Model, load_pipeline
+
+    made, parameters = attach(tiny, max_rank=6, restart_every=1, signal_rank="per_layer")
+    disturb(parameters)
+    with torch.no_grad():  # one layer of nearly rank one beside flat ones
+        made.layers[next(iter(made.layers))][0][1:] *= 1e-3
+    made.epoch_end(end(1, loss=0.1))
+    cut, report = made.signal()
+    assert len(set(report["rank"].values())) > 1
+    save_diffusers(tmp_path / "signal.safetensors", cut, {})
+    other = load_pipeline(Model(name=str(tiny_folder), watch=str(tiny_folder)))
+    load_adapter(other, tmp_path / "signal.safetensors")
+    for name, (a, b) in cut.items():
+        layer = other.unet.get_submodule(name)
+        delta = layer.get_delta_weight("default_0")
+        torch.testing.assert_close(delta, b @ a, rtol=1e-5, atol=1e-6)

@@ -1,0 +1,56 @@
+"""A tiny Stable Diffusion of the real classes with random weights, and small helpers."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing here may wait for a network
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory) -> Path:
+    """A StableDiffusionPipeline's folder: 16×16 pictures, latents 4×8×8, a UNet of width 32."""
+    from miniature import text_to_image, tokenizer
+    from miniature.vae import build_vae
+
+    folder = tmp_path_factory.mktemp("tiny") / "pipeline"
+    torch.manual_seed(0)
+    tok = tokenizer.build_tokenizer(tokenizer.words())
+    unet = text_to_image.build_unet((32, 32), 4, 8, 32)
+    vae = build_vae((8, 16), 4, 16)
+    text_to_image.save_pipeline(folder, vae, text_to_image.build_text_encoder(tok, 32, 1), tok, unet)
+    return folder
+
+
+@pytest.fixture
+def tiny(tiny_folder):
+    """The tiny pipeline, loaded afresh as the stages load it."""
+    from aclora.backbone import Model, load_pipeline
+
+    return load_pipeline(Model(name=str(tiny_folder), watch=str(tiny_folder)))
+
+
+@pytest.fixture
+def pictures_folder(tmp_path) -> Path:
+    """Four small pictures, two captions in txt files and two in metadata.jsonl."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for i, colour in enumerate(("red", "green", "blue", "white")):
+        Image.new("RGB", (20, 16), colour).save(folder / f"{i}.png")
+    (folder / "0.txt").write_text("a red house\n", encoding="utf-8")
+    (folder / "1.txt").write_text("a green tree.", encoding="utf-8")
+    lines = ['{"file_name": "2.png", "text": "a blue boat"}', '{"file_name": "3.png", "caption": "a white star"}']
+    (folder / "metadata.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def rng() -> torch.Generator:
+    """A seeded generator."""
+    return torch.Generator().manual_seed(0)

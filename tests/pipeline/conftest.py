@@ -1,0 +1,88 @@
+"""A copy of the whole project, small parameters, run by DVC itself."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+# The drawn style in a few epochs, with more than two RESTARTs, and few pictures.
+SMALL = {
+    "  epochs: ": "  epochs: 8",
+    "  restart_every: ": "  restart_every: 2",
+    "  images_per_prompt: ": "  images_per_prompt: 1",
+    "  num_inference_steps: ": "  num_inference_steps: 4",
+    "  held_out: ": "  held_out: 24",
+}
+
+
+class Project:
+    """A work tree of its own, in which commands run as a user runs them."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def run(self, *command: str, env: dict | None = None) -> subprocess.CompletedProcess:
+        """Run a command with the environment's python first on the path and this tree's code."""
+        bin_folder = str(Path(sys.executable).parent)
+        path = os.pathsep.join([bin_folder, os.environ["PATH"]])
+        code = os.pathsep.join([str(self.folder / "src"), *((env or {}).pop("PYTHONPATH", "").split())])
+        full = os.environ | {"PATH": path, "PYTHONPATH": code, "HF_HUB_OFFLINE": "1"} | (env or {})
+        return subprocess.run(command, cwd=self.folder, env=full, capture_output=True, text=True)
+
+    def repro(self, *args: str, env: dict | None = None) -> str:
+        """`dvc repro` that must succeed; its output."""
+        done = self.run("dvc", "repro", *args, env=env)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def edit(self, file: str, old: str, new: str) -> None:
+        """Replace the one line that starts with `old`, or the text `old`."""
+        path = self.folder / file
+        lines = path.read_text(encoding="utf-8").split("\n")
+        hits = [i for i, line in enumerate(lines) if line.startswith(old)]
+        assert len(hits) == 1, f"{old!r} starts {len(hits)} lines of {file}"
+        lines[hits[0]] = new
+        path.write_text("\n".join(lines), encoding="utf-8")
+
+
+def copy(to: Path) -> Project:
+    """The tracked and new files of this work tree, in a git repository of their own."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout.splitlines()
+    for name in listed:
+        if (ROOT / name).is_file():
+            (to / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, to / name)
+    project = Project(to)
+    (to / "dvc.lock").unlink(missing_ok=True)
+    project.run("git", "init", "-q")
+    project.run("git", "add", "-A")
+    project.run("git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "start")
+    for old, new in SMALL.items():
+        project.edit("params.yaml", old, new)
+    return project
+
+
+@pytest.fixture
+def project(tmp_path) -> Project:
+    """A fresh copy, nothing run yet."""
+    return copy(tmp_path / "project")
+
+
+@pytest.fixture(scope="session")
+def done(tmp_path_factory) -> Project:
+    """A copy in which `dvc repro` has run, every file that a stage opened written down."""
+    folder = tmp_path_factory.mktemp("done") / "project"
+    made = copy(folder)
+    spy = folder.parent / "spy"
+    spy.mkdir()
+    shutil.copy(Path(__file__).with_name("spy.py"), spy / "sitecustomize.py")
+    made.repro(env={"PYTHONPATH": str(spy), "OPENED": str(spy)})
+    made.spy = spy
+    return made

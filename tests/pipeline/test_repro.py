@@ -1,0 +1,164 @@
+"""The whole pipeline on the miniature, as `dvc repro` runs it."""
+
+import hashlib
+import importlib.util
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+STAGES = ["caption", "train_aclora", "restart_audit", "generate", "evaluate"]
+
+
+def outs(project):
+    """Every out and its digest as dvc.lock has it."""
+    lock = yaml.safe_load((project.folder / "dvc.lock").read_text(encoding="utf-8"))
+    return {o["path"]: o["md5"] for s in lock["stages"].values() for o in s["outs"]}
+
+
+def read_json(project, file):
+    return json.loads((project.folder / file).read_text(encoding="utf-8"))
+
+
+def test_everything_comes_out(done):
+    assert set(outs(done)) == {
+        "data/captions/watercolor.jsonl",
+        "models/adapters/watercolor",
+        "metrics/watercolor/audit.json",
+        "metrics/watercolor/spectra.npz",
+        "metrics/watercolor/audit",
+        "data/generated/watercolor",
+        "metrics/watercolor/contact_sheet.png",
+        "metrics/watercolor/scores.json",
+    }
+    assert not [p for p in done.folder.rglob("*.part") if ".dvc" not in p.parts]
+    audit = read_json(done, "metrics/watercolor/audit.json")
+    assert audit["restarts"] == 3
+    assert set(audit["signatures"]) == {"rank_collapse", "mode_collapse", "stagnation", "no_op"}
+    sheet = Image.open(done.folder / "metrics/watercolor/contact_sheet.png")
+    assert sheet.height > sheet.width
+    for plot in ("restarts.png", "spectra.png"):
+        assert np.asarray(Image.open(done.folder / "metrics/watercolor/audit" / plot)).std() > 5
+
+
+def test_scores_name_their_encoder_and_counts(done):
+    scores = read_json(done, "metrics/watercolor/scores.json")
+    assert re.fullmatch(r"judge [0-9a-f]{12}", scores["encoder"])
+    assert scores["counts"] == {"generated": 32, "reference": 24, "training": 12}
+    assert {"kid", "fid", "style_accuracy", "object_accuracy", "nearest_training_relative"} <= set(scores["adapter"])
+    assert scores["adapter"]["kid"] != scores["base"]["kid"]
+    shown = done.run("dvc", "metrics", "show").stdout
+    assert "kid" in shown
+    assert "audit" in shown
+
+
+def test_history_spectra_and_signal_belong_together(done):
+    from safetensors import safe_open
+
+    folder = done.folder / "models/adapters/watercolor"
+    history = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+    assert [r["epoch"] for r in history if r["event"] == "restart"] == [2, 4, 6]
+    spectra = np.load(done.folder / "metrics/watercolor/spectra.npz")
+    layers = spectra["layers"]
+    assert spectra["A"].shape == spectra["B"].shape == spectra["BA"].shape == (len(layers), 16)
+    assert spectra["restarts"].shape == (3, len(layers), 2, 16)
+    signal = read_json(done, "models/adapters/watercolor/signal.json")
+    with safe_open(folder / "signal.safetensors", "pt") as file:
+        assert file.metadata()["trigger"] == "zxq style"
+        for layer, rank in signal["rank"].items():
+            assert file.get_slice(f"unet.{layer}.lora_A.weight").get_shape()[0] == rank
+
+
+def test_nothing_changed_means_nothing_done(done):
+    before = outs(done)
+    said = done.repro()
+    assert "Data and pipelines are up to date" in said
+    assert outs(done) == before
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_what_a_stage_opens_is_declared(done, stage):
+    seen = json.loads((done.spy / f"{stage}.json").read_text())
+    lock = yaml.safe_load((done.folder / "dvc.lock").read_text(encoding="utf-8"))
+    entry = lock["stages"][f"{stage.replace('_', '-')}@watercolor"]
+    declared = [Path(d["path"]) for d in entry["deps"]]
+    own = [Path(o["path"]) for o in entry["outs"]]
+
+    def source(name):
+        path = Path(name)
+        return Path(importlib.util.source_from_cache(path)) if path.suffix == ".pyc" else path
+
+    opened = {source(n) for n in seen["opened"]}
+    # params.yaml is declared section by section; packages without code and an out's own scratch do not count
+    opened -= {Path("params.yaml"), Path("miniature/__init__.py")}
+    opened = {
+        p for p in opened if not p.name.endswith(".part") and not any(q.name.endswith(".part") for q in p.parents)
+    }
+    missing = {str(p) for p in opened if not any(p.is_relative_to(d) for d in [*declared, *own])}
+    assert not missing
+    sections = {
+        p.split(".")[0] if p.split(".")[0] != "styles" else p for p in entry.get("params", {}).get("params.yaml", {})
+    }
+    assert {a for a in seen["asked"] if a != "styles"} <= sections
+    assert opened
+    assert seen["asked"]
+
+
+def test_only_what_depends_on_a_knob_runs_again(done):
+    try:
+        done.edit("params.yaml", "  sheet_rows: ", "  sheet_rows: 2")
+        said = done.repro("--dry")
+        assert "generate@watercolor" in said
+        for stage in ("caption", "train-aclora", "restart-audit"):
+            assert f"Running stage '{stage}@watercolor'" not in said
+    finally:
+        done.edit("params.yaml", "  sheet_rows: ", "  sheet_rows: 8")
+
+
+def test_another_method_is_another_methods_file(done):
+    try:
+        code = done.folder / "src/aclora/adapters/lora.py"
+        text = code.read_text()
+        code.write_text(text + "\n# another line\n")
+        assert "up to date" in done.repro("--dry")
+    finally:
+        code.write_text(text)
+
+
+@pytest.mark.slow
+def test_twice_is_the_same_to_the_byte(done, project):
+    project.repro()
+    assert outs(project) == outs(done)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["lora", "base"])
+def test_the_rivals_run_the_same_pipeline(project, method):
+    project.edit("params.yaml", "method: ", f"method: {method}")
+    project.repro()
+    scores = read_json(project, "metrics/watercolor/scores.json")
+    audit = read_json(project, "metrics/watercolor/audit.json")
+    assert audit["method"] == method
+    assert audit["restarts"] == 0
+    assert (scores["adapter"] == scores["base"]) == (method == "base")
+
+
+@pytest.mark.slow
+def test_the_cut_adapter_can_be_the_one_that_generates(done, project):
+    project.edit("params.yaml", "  adapter: ", "  adapter: signal")
+    project.repro()
+    trained, cut = (outs(p)["data/generated/watercolor"] for p in (done, project))
+    assert trained != cut
+    assert outs(done)["models/adapters/watercolor"] == outs(project)["models/adapters/watercolor"]
+
+
+def test_a_picture_is_what_its_line_says(done):
+    folder = done.folder / "data/generated/watercolor"
+    rows = [json.loads(line) for line in (folder / "prompts.jsonl").read_text().splitlines()]
+    assert [r["seed"] for r in rows] == list(range(30, 62))
+    digests = {hashlib.md5((folder / "adapter" / r["file"]).read_bytes()).hexdigest() for r in rows}
+    assert len(digests) == len(rows)

@@ -1,0 +1,118 @@
+"""params.yaml is read strictly: what a user mistypes is named, with what was meant."""
+
+import dataclasses
+from typing import Literal
+
+import pytest
+import yaml
+
+from aclora import adapters, params
+from aclora.audit import Audit
+from aclora.backbone import Model
+from aclora.captioning import Captions
+from aclora.errors import InputError
+from aclora.sampling import Generate
+from aclora.training import Train
+from stages.evaluate import Evaluate
+from tests.conftest import ROOT
+
+SECTIONS = {
+    "train": Train,
+    "model": Model,
+    "captions": Captions,
+    "audit": Audit,
+    "generate": Generate,
+    "evaluate": Evaluate,
+    "styles.watercolor": params.Style,
+} | {name: adapters.load(name).Config for name in ("aclora", "lora", "base")}
+
+
+@dataclasses.dataclass(frozen=True)
+class Knobs:
+    rate: float = 1.0
+    count: int = 1
+    name: str = ""
+    way: Literal["no", "yes"] = "no"
+    size: int | None = None
+
+
+def load(tmp_path, text, section="train", into=Knobs):
+    file = tmp_path / "params.yaml"
+    file.write_text(text, encoding="utf-8")
+    return params.load(section, into, file)
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_every_knob_stands_in_the_file_with_its_question(section, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    into = SECTIONS[section]
+    loaded = params.load(section, into)
+    assert isinstance(loaded, into)
+    values = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    for part in section.split("."):
+        values = values[part]
+    assert set(values) == {f.name for f in dataclasses.fields(into)}
+
+
+@pytest.mark.parametrize("written", ["1e-4", "0.0001", "'1e-4'", "1.0e-4"])
+def test_scientific_notation_is_a_number(tmp_path, written):
+    assert load(tmp_path, f"train: {{rate: {written}}}").rate == 1e-4
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("train: {raet: 1}", "train.raet is unknown; did you mean 'rate'?"),
+        ("train: {rate: fast}", "train.rate = 'fast': must be a number"),
+        ("train: {rate: true}", "train.rate = True: must be a number"),
+        ("train: {count: 1.5}", "train.count = 1.5: must be a whole number"),
+        ("train: {count: true}", "train.count = True: must be a whole number"),
+        ("train: {name: 3}", "train.name = 3: must be a text"),
+        ("train: {way: maybe}", "train.way = 'maybe': must be one of no, yes"),
+        ("train: {size: big}", "train.size = 'big': must be a whole number"),
+        ("train: 3", "train = 3: must be a section"),
+        ("trian: {rate: 1}", "trian is unknown; did you mean 'train'?"),
+        ("model: {}", "train is missing"),
+        ("train: {rate: 1", "is not YAML"),
+    ],
+)
+def test_a_mistake_is_named(tmp_path, text, said):
+    with pytest.raises(InputError) as error:
+        load(tmp_path, text)
+    assert said in str(error.value)
+    assert "params.yaml" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("section", "into", "knob", "value"),
+    [
+        ("train", Train, "epochs", 0),
+        ("train", Train, "learning_rate", 0),
+        ("train", Train, "batch_size", -1),
+        ("aclora", SECTIONS["aclora"], "restart_every", 0),
+        ("aclora", SECTIONS["aclora"], "alpha", -1.0),
+        ("aclora", SECTIONS["aclora"], "max_rank", 1),
+        ("lora", SECTIONS["lora"], "rank", 0),
+        ("audit", Audit, "loss_rise", 0.5),
+        ("evaluate", Evaluate, "held_out", 1),
+    ],
+)
+def test_a_value_out_of_range_is_named_with_its_bound(tmp_path, section, into, knob, value):
+    required = {"judge": "j"} if into is Evaluate else {}
+    with pytest.raises(InputError, match=f"{section}.{knob} = .*must be"):
+        load(tmp_path, yaml.safe_dump({section: required | {knob: value}}), section, into)
+
+
+def test_a_missing_file_says_where_to_run(tmp_path):
+    with pytest.raises(InputError, match="is missing: run from the project's folder"):
+        params.load("train", Knobs, tmp_path / "params.yaml")
+
+
+def test_a_hub_model_needs_the_commit_that_is_meant(tmp_path):
+    with pytest.raises(InputError, match="revision is missing"):
+        Model(name="owner/model", watch="models")
+    with pytest.raises(InputError, match="no such folder"):
+        Model(name="./nowhere", watch="models")
+    with pytest.raises(InputError, match="watch = 'other': must be the model's folder"):
+        Model(name=str(tmp_path), watch="other")
