@@ -8,11 +8,11 @@ the style that no run sees. Settings run two at a time, one thread each.
 """
 
 import argparse
-import dataclasses
-import json
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+
+import yaml
 
 STYLE = "watercolor"
 HELD_OUT = 48
@@ -39,12 +39,12 @@ def run(spec: str, epochs: int, marks: list[int], style: str) -> dict:
 
     name, *knobs = spec.split()
     knobs = dict(k.split("=") for k in knobs)
-    train = {k: json.loads(v) for k, v in knobs.items() if k in OF_TRAINING}
-    own = {k: v if v.isalpha() else json.loads(v) for k, v in knobs.items() if k not in OF_TRAINING}
+    train = {k: yaml.safe_load(v) for k, v in knobs.items() if k in OF_TRAINING}
+    own = {k: yaml.safe_load(v) for k, v in knobs.items() if k not in OF_TRAINING}
     module = adapters.load(name)
     method = module.Adapter(params.build(module.Config, own, name, Path(spec)))
     base = params.load("train", Train)
-    config = dataclasses.replace(base, epochs=epochs, **train)
+    config = params.build(Train, vars(base) | {"epochs": epochs} | train, "train", Path(spec))
     model = params.load("model", backbone.Model)
     trigger = params.load(f"styles.{STYLE}", params.Style).trigger
     set_seed(config.seed)
