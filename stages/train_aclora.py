@@ -1,6 +1,7 @@
 """train-aclora: captioned pictures → models/adapters/<style>/, by the method that params.yaml names."""
 
 import json
+import os
 from pathlib import Path
 
 import torch
@@ -25,6 +26,7 @@ def main(name: str) -> None:
     method = module.Adapter(params.load(method_name, module.Config))
     pictures, captions = read_training_set(Path(f"data/captions/{name}.jsonl"), Path(style.pictures))
 
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what CUDA needs to repeat itself
     set_seed(config.seed)
     torch.use_deterministic_algorithms(True, warn_only=True)
     accelerator = Accelerator(mixed_precision=config.mixed_precision)

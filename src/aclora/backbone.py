@@ -123,7 +123,8 @@ def square(picture: Image.Image, size: int) -> Image.Image:
     side = min(picture.size)
     left, top = (picture.width - side) // 2, (picture.height - side) // 2
     box = (left, top, left + side, top + side)
-    return picture.convert("RGB").resize((size, size), Image.Resampling.LANCZOS, box=box)
+    # cropped first: a resize with a box would let what lies outside bleed in
+    return picture.convert("RGB").crop(box).resize((size, size), Image.Resampling.LANCZOS)
 
 
 def to_tensor(picture: Image.Image) -> Tensor:

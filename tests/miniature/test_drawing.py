@@ -52,8 +52,8 @@ def test_the_committed_style_sets_are_drawn_by_this_code(style, tmp_path):
 
     for name in names:
         if name.endswith(".png"):
-            drawn, kept = Image.open(tmp_path / style / name), Image.open(committed / name)
-            assert drawn.tobytes() == kept.tobytes()
+            with Image.open(tmp_path / style / name) as drawn, Image.open(committed / name) as kept:
+                assert drawn.tobytes() == kept.tobytes()
         else:
             assert (tmp_path / style / name).read_bytes() == (committed / name).read_bytes()
     captions = {(committed / n).read_text() for n in names if n.endswith(".txt")}

@@ -50,8 +50,8 @@ class Project:
         path.write_text("\n".join(lines), encoding="utf-8")
 
 
-def copy(to: Path) -> Project:
-    """The tracked and new files of this work tree, in a git repository of their own."""
+def copy(to: Path, small: bool = True) -> Project:
+    """The tracked and new files of this work tree, in a git repository of their own; SMALL, or as they stand."""
     listed = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, check=True, capture_output=True, text=True
     ).stdout.splitlines()
@@ -60,11 +60,12 @@ def copy(to: Path) -> Project:
             (to / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, to / name)
     project = Project(to)
-    (to / "dvc.lock").unlink(missing_ok=True)
+    if small:
+        (to / "dvc.lock").unlink(missing_ok=True)
     project.run("git", "init", "-q")
     project.run("git", "add", "-A")
     project.run("git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "start")
-    for old, new in SMALL.items():
+    for old, new in SMALL.items() if small else ():
         project.edit("params.yaml", old, new)
     return project
 

@@ -39,10 +39,11 @@ def test_everything_comes_out(done):
     audit = read_json(done, "metrics/watercolor/audit.json")
     assert audit["restarts"] == 3
     assert set(audit["signatures"]) == {"rank_collapse", "mode_collapse", "stagnation", "no_op"}
-    sheet = Image.open(done.folder / "metrics/watercolor/contact_sheet.png")
-    assert sheet.height > sheet.width
+    with Image.open(done.folder / "metrics/watercolor/contact_sheet.png") as sheet:
+        assert sheet.height > sheet.width
     for plot in ("restarts.png", "spectra.png"):
-        assert np.asarray(Image.open(done.folder / "metrics/watercolor/audit" / plot)).std() > 5
+        with Image.open(done.folder / "metrics/watercolor/audit" / plot) as image:
+            assert np.asarray(image).std() > 5
 
 
 def test_scores_name_their_encoder_and_counts(done):
@@ -54,6 +55,13 @@ def test_scores_name_their_encoder_and_counts(done):
     shown = done.run("dvc", "metrics", "show").stdout
     assert "kid" in shown
     assert "audit" in shown
+
+
+def test_the_scores_are_shown_as_a_table(done):
+    said = done.run("aclora", "scores").stdout
+    assert "watercolor: 32 pictures against 24 held-out drawings, encoder judge" in said
+    kid = read_json(done, "metrics/watercolor/scores.json")["adapter"]["kid"]
+    assert f"{kid:.3f}" in said
 
 
 def test_history_spectra_and_signal_belong_together(done):
