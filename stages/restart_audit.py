@@ -22,7 +22,9 @@ def main(name: str) -> None:
     layers = about["layers"]
     report = {"method": about["method"], **audit(history, layers, config)}
     metrics = Path("metrics") / name
-    with writing(metrics / "audit.json", metrics / "spectra.npz", metrics / "audit") as (file, arrays, plots):
+    restarts = [r for r in history if r["event"] == "restart"]
+    names = ("audit.json", "spectra.npz", "audit", "loss.csv", "restarts.csv")
+    with writing(*(metrics / n for n in names)) as (file, arrays, plots, losses, table):
         plots.mkdir()
         spectra, cut = {}, None
         if layers:
@@ -35,10 +37,11 @@ def main(name: str) -> None:
             spectra_plot(spectra, cut, layers, plots / "spectra.png")
         if (folder / "restarts.safetensors").exists():
             spectra["restarts"] = load_file(folder / "restarts.safetensors")["values"].numpy()
-        restarts = [r for r in history if r["event"] == "restart"]
         if restarts:
             restarts_plot(restarts, spectra["A"].shape[1], plots / "restarts.png")
-        _curves(history, plots)
+        _table([r for r in history if r["event"] == "epoch"], ("epoch", "loss"), losses)
+        largest = [r | {"I_A": max(r["I_A"]), "I_B": max(r["I_B"])} for r in restarts]
+        _table(largest, ("epoch", "p", "I", "I_A", "I_B", "probe_before", "probe_after"), table)
         with arrays.open("wb") as out:
             np.savez(out, layers=np.array(layers, dtype=np.str_), **spectra)
         file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
@@ -52,23 +55,12 @@ def _factors(file, layers):
         return {layer: tuple(tensors.get_tensor(f"unet.{layer}.lora_{x}.weight") for x in "AB") for layer in layers}
 
 
-def _curves(history, folder):
-    """loss.csv and restarts.csv for `dvc plots`."""
-    tables = {
-        "loss.csv": [{k: r[k] for k in ("epoch", "loss")} for r in history if r["event"] == "epoch"],
-        "restarts.csv": [
-            {"epoch": r["epoch"], "p": r["p"], "I": r["I"], "I_A": max(r["I_A"]), "I_B": max(r["I_B"])}
-            | {"probe_before": r["probe_before"], "probe_after": r["probe_after"]}
-            for r in history
-            if r["event"] == "restart"
-        ],
-    }
-    columns = {"loss.csv": "epoch loss", "restarts.csv": "epoch p I I_A I_B probe_before probe_after"}
-    for file, rows in tables.items():
-        with (folder / file).open("w", newline="", encoding="utf-8") as out:
-            writer = csv.DictWriter(out, columns[file].split(), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+def _table(rows, columns, file):
+    """A CSV file for `dvc plots`; the header alone where there is nothing to plot."""
+    with file.open("w", newline="", encoding="utf-8") as out:
+        writer = csv.DictWriter(out, columns, extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 if __name__ == "__main__":

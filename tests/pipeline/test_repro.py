@@ -31,10 +31,14 @@ def test_everything_comes_out(done):
         "metrics/watercolor/audit.json",
         "metrics/watercolor/spectra.npz",
         "metrics/watercolor/audit",
+        "metrics/watercolor/loss.csv",
+        "metrics/watercolor/restarts.csv",
         "data/generated/watercolor",
         "metrics/watercolor/contact_sheet.png",
         "metrics/watercolor/scores.json",
     }
+    rows = (done.folder / "metrics/watercolor/restarts.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["epoch", "2", "4", "6"]
     assert not [p for p in done.folder.rglob("*.part") if ".dvc" not in p.parts]
     audit = read_json(done, "metrics/watercolor/audit.json")
     assert audit["restarts"] == 3
