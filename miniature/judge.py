@@ -10,7 +10,7 @@ from diffusers import AutoencoderKL
 
 from aclora.metrics.encoders import Judge
 from miniature import data
-from miniature.drawing import STYLES, world
+from miniature.drawing import HELD_OUT, STYLES, draw, world
 from miniature.params import read
 from miniature.training import Schedule, device, train
 
@@ -100,7 +100,16 @@ def main():
         return judge_loss(out, {k: v[pick].to(device()) for k, v in wanted.items()})
 
     train("judge", {"judge": judge}, loss_of, schedule, build, weight_decay=0.05)
-    judge.cpu().save_pretrained(build / "judge")
+    judge.cpu()
+    judge.feature_scale = scale_of(judge)
+    judge.save_pretrained(build / "judge")
+
+
+def scale_of(judge, count=512):
+    """1 / root mean square of the features of `count` held-out plain drawings, to four digits."""
+    judge.feature_scale = 1.0
+    features = judge.look([draw(HELD_OUT + i)[0] for i in range(count)])["features"]
+    return float(f"{features.square().mean().rsqrt().item():.4g}")
 
 
 def draw_scene(note):

@@ -23,12 +23,15 @@ def judge(seed=0):
 
 def test_it_comes_back_from_its_folder(tmp_path):
     made = judge()
+    made.feature_scale = 0.25
     made.save_pretrained(tmp_path / "judge")
     loaded = Judge.from_pretrained(tmp_path / "judge")
     picture = [Image.new("RGB", (50, 50), "red")]
     for key, value in made.look(picture).items():
         torch.testing.assert_close(loaded.look(picture)[key], value, rtol=0.02, atol=0.02)
     assert loaded.vocabulary == VOCABULARY
+    plain = judge().look(picture)["features"]
+    torch.testing.assert_close(made.look(picture)["features"], plain / 4)
 
 
 def test_shapes_and_independence_of_the_batch():

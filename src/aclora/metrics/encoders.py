@@ -22,9 +22,9 @@ class Judge(nn.Module):
     `vocabulary` lists the names of each; `forward` takes pictures (n, 3, size, size) in −1…1.
     """
 
-    def __init__(self, vocabulary: dict[str, list[str]], size: int = 64, width: int = 256):
+    def __init__(self, vocabulary: dict[str, list[str]], size: int = 64, width: int = 256, feature_scale: float = 1.0):
         super().__init__()
-        self.vocabulary, self.size, self.width = vocabulary, size, width
+        self.vocabulary, self.size, self.width, self.feature_scale = vocabulary, size, width, feature_scale
         plan = ((3, 32, 2), (32, 64, 2), (64, 128, 1), (128, 128, 2), (128, 192, 1), (192, 192, 2))
         self.body = nn.Sequential(
             *(
@@ -50,13 +50,18 @@ class Judge(nn.Module):
 
     @torch.no_grad()
     def look(self, pictures: list[Image.Image], batch: int = 64) -> dict[str, Tensor]:
-        """`forward` of pictures of any size, brought to the judge's own by area averaging."""
+        """`forward` of pictures of any size, brought to the judge's own by area averaging.
+
+        Features are scaled to a root mean square of 1 over plain drawings, so that distances have a
+        size one can read.
+        """
         self.eval()
         outs = []
         for start in range(0, len(pictures), batch):
             part = [self._pixels(p) for p in pictures[start : start + batch]]
             outs.append(self(torch.stack(part)))
-        return {k: torch.cat([o[k] for o in outs]) for k in outs[0]}
+        seen = {k: torch.cat([o[k] for o in outs]) for k in outs[0]}
+        return seen | {"features": seen["features"] * self.feature_scale}
 
     def _pixels(self, picture):
         small = picture.convert("RGB")
@@ -67,7 +72,7 @@ class Judge(nn.Module):
     def save_pretrained(self, folder: Path) -> None:
         """config.json and model.safetensors in half precision."""
         folder.mkdir(parents=True, exist_ok=True)
-        config = {"vocabulary": self.vocabulary, "size": self.size, "width": self.width}
+        config = {k: getattr(self, k) for k in ("vocabulary", "size", "width", "feature_scale")}
         (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
         tensors = {k: v.half().contiguous() if v.is_floating_point() else v for k, v in self.state_dict().items()}
         save_file(tensors, folder / "model.safetensors", {"format": "pt"})
