@@ -184,6 +184,19 @@ def test_a_saved_adapter_loads_into_diffusers_as_it_was(tiny, tiny_folder, tmp_p
         assert file.metadata()["trigger"] == "zxq style"
 
 
+def test_the_same_adapter_is_the_same_file(tmp_path):
+    factors = {"a": (torch.ones(2, 5), torch.ones(4, 2)), "b": (torch.zeros(2, 5), torch.ones(3, 2))}
+    header = {"trigger": "zxq style", "method": "lora", "style": "x", "base_model": "y"}
+    written = set()
+    for _ in range(20):
+        save_diffusers(tmp_path / "a.safetensors", factors, header)
+        written.add((tmp_path / "a.safetensors").read_bytes())
+    assert len(written) == 1
+    with safe_open(tmp_path / "a.safetensors", "pt") as file:
+        assert torch.equal(file.get_tensor("unet.b.lora_B.weight"), torch.ones(3, 2))
+        assert file.metadata()["style"] == "x"
+
+
 def test_mixed_ranks_load_at_their_own_scale(tiny, tiny_folder, tmp_path):
     from aclora.backbone import Model, load_pipeline
 

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 
@@ -29,4 +29,16 @@ def save_diffusers(file: Path, factors: dict[str, tuple[Tensor, Tensor]], header
     }
     described = {f"unet.{k}": v for k, v in config.items()}
     metadata = {"format": "pt", "lora_adapter_metadata": json.dumps(described, sort_keys=True), **header}
-    save_file(tensors, file, metadata)
+    file.write_bytes(in_order(save(tensors, metadata)))
+
+
+def in_order(raw: bytes) -> bytes:
+    """A safetensors file's bytes with its header's keys sorted, the tensors as they were.
+
+    The library writes metadata in an order that changes from call to call; the same adapter must be
+    the same file.
+    """
+    size = int.from_bytes(raw[:8], "little")
+    header = json.dumps(json.loads(raw[8 : 8 + size]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)  # tensors begin at a multiple of eight
+    return len(header).to_bytes(8, "little") + header + raw[8 + size :]
