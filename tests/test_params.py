@@ -59,6 +59,11 @@ def test_scientific_notation_is_a_number(tmp_path, written):
     assert load(tmp_path, f"train: {{rate: {written}}}").rate == 1e-4
 
 
+@pytest.mark.parametrize("written", ["no", "'no'"])
+def test_a_bare_no_is_the_word(tmp_path, written):
+    assert load(tmp_path, f"train: {{way: {written}}}").way == "no"
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

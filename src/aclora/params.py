@@ -106,6 +106,8 @@ def _mapping(values, section, file):
 def _typed(value, hint, where):
     if typing.get_origin(hint) is typing.Literal:
         options = typing.get_args(hint)
+        if value is False and "no" in options:
+            value = "no"  # YAML 1.1 takes a bare no for false, and `dvc exp run -S` writes it bare
         if value not in options or isinstance(value, bool) != any(isinstance(o, bool) for o in options):
             raise InputError(f"{where} = {value!r}: must be one of {', '.join(map(str, options))}")
         return value

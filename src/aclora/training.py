@@ -1,5 +1,6 @@
 """The training loop: a generator of records. It knows the methods' contract and none of them by name."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -128,7 +129,7 @@ def fit(
             optimizer.zero_grad(set_to_none=True)
             losses.append(loss.detach())
         mean = torch.stack(losses).mean().item()
-        if mean != mean or mean == float("inf"):
+        if not math.isfinite(mean):
             raise InputError(
                 f"train.learning_rate = {config.learning_rate}: the loss is {mean} in epoch {epoch}; "
                 "lower it, or look for a broken picture"
