@@ -55,11 +55,7 @@ class Method:
 class Lora(Method):
     """PEFT's LoRA on the UNet's attention, lora_alpha = rank, so that ΔW = B A."""
 
-    rank_knob = ""  # the knob that gives the rank, for errors
-
-    def rank(self) -> int:
-        """The rank of every layer's factors."""
-        raise NotImplementedError
+    rank_knob: str  # the knob of Config that gives the rank, with its section, as errors name it
 
     def attach(self, unet):
         """Gaussian lora_A (std 1 / rank), zero lora_B: the function is unchanged. Needs a seeded global generator.
@@ -68,7 +64,7 @@ class Lora(Method):
         """
         from peft import LoraConfig  # takes seconds: only where it is used
 
-        rank = self.rank()
+        rank = getattr(self.config, self.rank_knob.partition(".")[2])
         for name, layer in unet.named_modules():
             if name.endswith(TARGETS) and rank > min(layer.weight.shape):
                 side = min(layer.weight.shape)

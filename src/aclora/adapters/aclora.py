@@ -41,9 +41,6 @@ class Adapter(Lora):
         self.p: float | None = None
         self.index: int | None = None
 
-    def rank(self):
-        return self.config.max_rank
-
     def epoch_end(self, end):
         self.losses.append(end.loss)
         last = end.epoch == end.epochs

@@ -20,6 +20,3 @@ class Adapter(Lora):
     """LoRA whose rank stays what it is."""
 
     rank_knob = "lora.rank"
-
-    def rank(self):
-        return self.config.rank
