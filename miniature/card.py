@@ -14,16 +14,18 @@ import numpy as np
 import torch
 from PIL import Image
 
-from aclora.backbone import Model, load_pipeline
+from aclora.backbone import Model, load_pipeline, native_size
 from aclora.metrics.accuracy import class_accuracy, colour_accuracy, object_accuracy
 from aclora.metrics.encoders import Judge
 from aclora.sampling import Generate, contact_sheet, sample
+from miniature import captioner, clip, data, dino, reward
 from miniature.drawing import HELD_OUT, STYLES, draw, held_out, world
-from miniature.judge import reconstructed, truth
+from miniature.judge import truth
 from miniature.params import read
 from miniature.vae import psnr
 
 HOME = Path("models/miniature")
+NETWORKS = ("judge", "clip", "dino", "captioner", "reward")  # beside the pipeline
 PROMPTS = (
     "a red house in a field",
     "a blue boat at sea with a sun",
@@ -48,7 +50,7 @@ def side_accuracy(logits, wanted):
     return (logits.argmax(-1) == wanted)[there].double().mean().item()
 
 
-def read_by(judge, pictures, scenes, style=None):
+def read_by(judge, pictures, scenes, style="plain"):
     """What the judge reads right in pictures that should show `scenes`."""
     seen, wanted = judge.look(pictures), truth(scenes, [style] * len(scenes))
     words, captions = judge.vocabulary, [s.caption for s in scenes]
@@ -62,47 +64,66 @@ def read_by(judge, pictures, scenes, style=None):
     }
 
 
-def measure(pipe, judge, count: int) -> dict:
-    """All figures: `count` prompts, half of them with pairs of colour and object never trained on."""
-    size = pipe.unet.config.sample_size * pipe.vae_scale_factor
-    plain = [draw(HELD_OUT + i, size) for i in range(256)]
-    sets = {style: held_out(style, 96, size) for style in STYLES}
-    out = {
+def held_out_sets(size: int) -> dict[str, list]:
+    """Drawings with their scenes that no part was trained on: plain ones of every pair, and of each style."""
+    plain = [draw(HELD_OUT + i, size, unseen=None) for i in range(300)]
+    return {"plain": plain} | {style: held_out(style, 100, size) for style in STYLES}
+
+
+def measure(home: Path, count: int) -> dict:
+    """All figures of the networks in `home`: `count` prompts, half of them with pairs of colour and object never
+    trained on, and held-out drawings."""
+    pipe = load_pipeline(Model(name=str(home / "pipeline"), watch=str(home / "pipeline")))
+    judge = Judge.from_pretrained(home / "judge")
+    size = native_size(pipe)
+    sets = held_out_sets(size)
+    quality = {name: psnr(pipe.vae, arrays([p for p, _ in drawn])) for name, drawn in sets.items()}
+    return {
         "vae": {
-            "psnr_plain": psnr(pipe.vae, arrays([p for p, _ in plain])),
-            "psnr_styled": float(np.mean([psnr(pipe.vae, arrays([p for p, _ in s])) for s in sets.values()])),
+            "psnr_plain": quality.pop("plain"),
+            "psnr_styled": float(np.mean(list(quality.values()))),
+            "psnr_in_style": quality,
         },
-        "judge": {"plain": read_by(judge, [p for p, _ in plain], [s for _, s in plain])}
-        | {style: read_by(judge, [p for p, _ in s], [c for _, c in s], style) for style, s in sets.items()},
+        **followed(pipe, judge, count, size),
+        "judge": {
+            name: read_by(judge, [p for p, _ in drawn], [s for _, s in drawn], name) for name, drawn in sets.items()
+        },
+        "clip": clip.measure(home / "clip", sets),
+        "dino": dino.measure(home / "dino", sets),
+        "reward": reward.measure(home / "reward", sets),
+        "captioner": captioner.measure(home / "captioner", sets),
     }
-    # said in words alone: an unsaid side or size is the model's own choice, so it does not count
+
+
+def followed(pipe, judge, count, size) -> dict:
+    """What the judge finds of `count` prompts in the pictures generated, and, as their ceiling, in drawings of the same
+    scenes through the autoencoder. An unsaid side is the model's own choice and does not count."""
     scenes = [world.compose(random.Random(HELD_OUT + 10_000 + i), unseen=i % 2 == 1) for i in range(count)]
     drawn = [draw(HELD_OUT + 10_000 + i, size, unseen=i % 2 == 1)[0] for i in range(count)]
     config = Generate(prompts="", guidance_scale=4.0)
     made = list(sample(pipe, [s.caption for s in scenes], list(range(count)), config, size))
-    through = images(reconstructed(pipe.vae, arrays(drawn)))
+    through = images(data.reconstructed(pipe.vae, arrays(drawn)))
     said = [i for i, s in enumerate(scenes) if len(s.things) == 2 or " on the " in s.caption or "middle" in s.caption]
+    odd = range(1, count, 2)
+    out = {}
     for name, pictures in (("generated", made), ("ceiling", through)):
         out[name] = read_by(judge, pictures, scenes)
-        picked = judge.look([pictures[i] for i in said])["side"]
-        out[name]["position"] = side_accuracy(picked, truth([scenes[i] for i in said], [None] * len(said))["side"])
-        odd = [i for i in range(count) if i % 2]
-        out[name]["object_unseen_pairs"] = read_by(judge, [pictures[i] for i in odd], [scenes[i] for i in odd])[
-            "object"
-        ]
+        for key, what, some in (("position", "position", said), ("object_unseen_pairs", "object", odd)):
+            out[name][key] = read_by(judge, [pictures[i] for i in some], [scenes[i] for i in some])[what]
     out["prompts"] = {"count": count, "of_unseen_pairs": count // 2, "guidance_scale": 4.0, "num_inference_steps": 20}
     return out
 
 
-def sheet(pipe, size):
+def sheet(pipe):
     """Prompts × seeds, and below each style beside its reconstruction."""
+    size = native_size(pipe)
     config = Generate(prompts="", guidance_scale=4.0)
     seeds = [0, 1, 2, 3, 4, 5]
     made = iter(sample(pipe, [p for p in PROMPTS for _ in seeds], seeds * len(PROMPTS), config, size))
     rows, cells = list(PROMPTS), [[next(made) for _ in seeds] for _ in PROMPTS]
     for style in STYLES:
         three = [p for p, _ in held_out(style, 3, size)]
-        back = images(reconstructed(pipe.vae, arrays(three)))
+        back = images(data.reconstructed(pipe.vae, arrays(three)))
         rows.append(f"{style}: drawn, and through the autoencoder")
         cells.append([p for pair in zip(three, back, strict=True) for p in pair])
     return contact_sheet(rows, [f"seed {s}" for s in seeds], cells, cell=128)
@@ -115,11 +136,11 @@ def megabytes(folder):
 def install(build: Path) -> None:
     """Copy what training left in `build` to its home, with how long it took."""
     trained = {}
-    for part in ("vae", "text_to_image", "judge"):
+    for part in ("vae", "text_to_image", *NETWORKS):
         with (build / f"{part}.csv").open() as file:
             last = list(csv.reader(file))[-1]
         trained[part] = {"steps": int(last[0]), "minutes": float(last[1])}
-    for part in ("pipeline", "judge"):
+    for part in ("pipeline", *NETWORKS):
         shutil.rmtree(HOME / part, ignore_errors=True)
         shutil.copytree(build / part, HOME / part)
     params = read()
@@ -142,15 +163,12 @@ def main() -> None:
     args = parser.parse_args()
     if args.install:
         install(Path(read()["build"]))
-    folder = str(HOME / "pipeline")
-    pipe = load_pipeline(Model(name=folder, watch=folder))
-    judge = Judge.from_pretrained(HOME / "judge")
-    card = measure(pipe, judge, args.prompts)
-    card["sizes_mb"] = {part: megabytes(HOME / part) for part in ("pipeline", "judge")}
+    card = measure(HOME, args.prompts)
+    card["sizes_mb"] = {part: megabytes(HOME / part) for part in ("pipeline", *NETWORKS)}
     card["trained_on"] = json.loads((HOME / "trained_on.json").read_text(encoding="utf-8"))
     text = json.dumps(rounded(card), indent=1)
     (HOME / "card.json").write_text(text + "\n", encoding="utf-8")
-    sheet(pipe, pipe.unet.config.sample_size * pipe.vae_scale_factor).save(HOME / "card.png")
+    sheet(load_pipeline(Model(name=str(HOME / "pipeline"), watch=str(HOME / "pipeline")))).save(HOME / "card.png")
     print(text)
 
 

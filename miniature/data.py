@@ -1,4 +1,4 @@
-"""Rendered training sets, kept as arrays in the build folder so that a second run starts at once."""
+"""The sets of drawings that parts are trained on, kept as arrays in the build folder for the next that asks."""
 
 import json
 import random
@@ -8,8 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL
 
-from miniature.drawing import LOOKS, STYLES, draw
+from miniature.drawing import LOOKS, STYLES, draw, world
+from miniature.training import device
 
 CONSONANTS = "bcdfghjklmnpqrstvwxz"
 
@@ -40,6 +43,17 @@ def styled_example(seed, size):
     return np.asarray(image), {"caption": scene.caption, "look": None, "style": style, "seed": seed}
 
 
+def shown_example(seed, size):
+    """For the networks that look at pictures: of twelve drawings one in each style, three plain, one with a look.
+
+    They may know every pair of colour and object: they are to judge what the base model composes.
+    """
+    style = [*STYLES, None, None, None, None][seed % 12]
+    look = random.Random(f"shown-{seed}").choice(list(LOOKS)) if seed % 12 == 11 else None
+    image, scene = draw(seed, size, style=style, look=look, unseen=None)
+    return np.asarray(image), {"caption": scene.caption, "look": look, "style": style, "seed": seed}
+
+
 def rendered(example, seeds: range, size: int, folder: Path):
     """(pictures uint8 (n, size, size, 3), one dict each) for `seeds`, from `folder` where they stand."""
     stem = f"{example.__name__}-{seeds.start}-{len(seeds)}-{size}"
@@ -51,6 +65,37 @@ def rendered(example, seeds: range, size: int, folder: Path):
         np.save(pictures, np.stack([p for p, _ in pairs]))
         notes.write_text(json.dumps([n for _, n in pairs]))
     return np.load(pictures, mmap_mode="r"), json.loads(notes.read_text())
+
+
+def shown(params):
+    """(pictures, notes, scenes): `shown` drawings, and `reconstructed` of them as the autoencoder gives them back."""
+    build, size, count = Path(params["build"]), params["size"], params["reconstructed"]
+    pictures, notes = rendered(shown_example, range(params["shown"]), size, build)
+    scenes = [world.compose(random.Random(n["seed"]), unseen=None) for n in notes]
+    file = build / f"reconstructed-{count}-{size}.npy"
+    if not file.exists():
+        vae = AutoencoderKL.from_pretrained(build / "vae", dtype=torch.float32)
+        np.save(file, reconstructed(vae.to(device(), memory_format=torch.channels_last).eval(), pictures[:count]))
+    return np.concatenate([pictures, np.load(file)]), notes + notes[:count], scenes + scenes[:count]
+
+
+@torch.no_grad()
+def reconstructed(vae, pictures, batch=64):
+    """The pictures as the VAE gives them back, uint8 (n, h, w, 3)."""
+    out = []
+    for part in np.array_split(pictures, max(1, len(pictures) // batch)):
+        with torch.autocast(vae.device.type, torch.bfloat16):
+            y = vae.decode(vae.encode(to_tensor(part).to(vae.device)).latent_dist.mean).sample
+        out.append(((y.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy())
+    return np.concatenate(out)
+
+
+def looked_at(pictures, pick, generator, size=64) -> torch.Tensor:
+    """The picked pictures as a training batch of side `size`, all shifted alike by a few pixels."""
+    x = to_tensor(pictures[pick.numpy()]).to(device())
+    if x.shape[-1] != size:
+        x = F.interpolate(x, size=(size, size), mode="area")
+    return torch.roll(x, torch.randint(-3, 4, (2,), generator=generator).tolist(), (2, 3))
 
 
 def to_tensor(pictures) -> torch.Tensor:

@@ -1,12 +1,9 @@
 """The judge: a classifier of drawings, plain, in other looks and in each style, sharp and as the VAE shows them."""
 
-import random
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL
 
 from aclora.metrics.encoders import Judge
 from miniature import data
@@ -36,7 +33,7 @@ def truth(scenes, styles) -> dict[str, torch.Tensor]:
         "colour": torch.full((n, len(names)), NOT_SHOWN),
         "side": torch.full((n, len(names)), NOT_SHOWN),
         "background": torch.tensor([list(world.BACKGROUNDS).index(s.background) for s in scenes]),
-        "style": torch.tensor([["plain", *STYLES].index(s or "plain") for s in styles]),
+        "style": torch.tensor([["plain", *STYLES].index(s) for s in styles]),
     }
     for i, scene in enumerate(scenes):
         for thing in scene.things:
@@ -56,33 +53,12 @@ def judge_loss(out, wanted):
     return loss
 
 
-@torch.no_grad()
-def reconstructed(vae, pictures, batch=64):
-    """The pictures as the VAE gives them back, uint8 (n, h, w, 3)."""
-    out = []
-    for part in np.array_split(pictures, max(1, len(pictures) // batch)):
-        with torch.autocast(vae.device.type, torch.bfloat16):
-            y = vae.decode(vae.encode(data.to_tensor(part).to(vae.device)).latent_dist.mean).sample
-        out.append(((y.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy())
-    return np.concatenate(out)
-
-
 def main():
     params = read()
-    build, cfg, size = Path(params["build"]), params["judge"], params["size"]
+    build, cfg = Path(params["build"]), params["judge"]
     schedule = Schedule(**cfg["schedule"])
-    plain, plain_notes = data.rendered(data.base_example, range(params["scenes"]), size, build)
-    styled, styled_notes = data.rendered(data.styled_example, range(params["styled"]), size, build)
-    plain, plain_notes = plain[: len(styled)], plain_notes[: len(styled)]
-    vae = AutoencoderKL.from_pretrained(build / "vae", dtype=torch.float32)
-    vae = vae.to(device(), memory_format=torch.channels_last).eval()
-    blurred = cfg["reconstructed"]
-    pictures = np.concatenate(
-        [plain, styled, reconstructed(vae, plain[:blurred]), reconstructed(vae, styled[:blurred])]
-    )
-    notes = [*plain_notes, *styled_notes, *plain_notes[:blurred], *styled_notes[:blurred]]
-    scenes = [draw_scene(n) for n in notes]
-    wanted = truth(scenes, [n["style"] for n in notes])
+    pictures, notes, scenes = data.shown(params)
+    wanted = truth(scenes, [n["style"] or "plain" for n in notes])
     # a look is neither plain nor one of the styles
     wanted["style"][[i for i, n in enumerate(notes) if n["look"]]] = NOT_SHOWN
     torch.manual_seed(schedule.seed)
@@ -90,11 +66,7 @@ def main():
 
     def loss_of(step, generator):
         pick = torch.randint(len(pictures), (schedule.batch_size,), generator=generator)
-        x = data.to_tensor(pictures[pick.numpy()]).to(device())
-        if x.shape[-1] != judge.size:
-            x = F.interpolate(x, size=(judge.size, judge.size), mode="area")
-        shift = torch.randint(-3, 4, (2,), generator=generator).tolist()
-        x = torch.roll(x, shift, (2, 3))
+        x = data.looked_at(pictures, pick, generator)
         with torch.autocast(device().type, torch.bfloat16):
             out = judge(x)
         return judge_loss(out, {k: v[pick].to(device()) for k, v in wanted.items()})
@@ -110,11 +82,6 @@ def scale_of(judge, count=512):
     judge.feature_scale = 1.0
     features = judge.look([draw(HELD_OUT + i)[0] for i in range(count)])["features"]
     return float(f"{features.square().mean().rsqrt().item():.4g}")
-
-
-def draw_scene(note):
-    """The scene behind a rendered note, without its pixels."""
-    return world.compose(random.Random(note["seed"]), None if note["style"] else False)
 
 
 if __name__ == "__main__":

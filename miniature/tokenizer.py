@@ -1,10 +1,11 @@
-"""A tokenizer in CLIP's format in which every word of the world is one token and any other is spelt."""
+"""Tokenizers in CLIP's and in BERT's format in which every word of the world is one token and any other is spelt."""
 
 import itertools
+import string
 from collections import Counter
 from pathlib import Path
 
-from transformers import CLIPTokenizer
+from transformers import BertTokenizer, CLIPTokenizer
 
 from miniature.drawing import LOOKS, world
 
@@ -52,6 +53,15 @@ def _merge(parts, a, b):
         else:
             out.append(part)
     return out
+
+
+def build_word_pieces(of_words: list[str]) -> BertTokenizer:
+    """BLIP's kind: BERT's tokens, [DEC] where a caption begins, [ENC], the words, and letters to spell others."""
+    letters = [*string.ascii_lowercase, *string.digits, *string.punctuation]
+    own = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", "[ENC]"]
+    vocab = dict.fromkeys([*own, *of_words, *letters, *(f"##{c}" for c in letters)])
+    vocab = {token: i for i, token in enumerate(vocab)}
+    return BertTokenizer(vocab, bos_token="[DEC]", additional_special_tokens=["[ENC]"], model_max_length=LENGTH)
 
 
 def save(folder: Path) -> CLIPTokenizer:

@@ -14,11 +14,13 @@ from safetensors.torch import load_file, save_file
 class Schedule:
     """Length and learning rate: a warm-up, a plateau, and a linear decay over the last `decay` share.
 
-    Until the decay begins nothing depends on `steps`: a run stopped on the plateau may be given
-    another length and goes on.
+    `cycles` are lengths in steps. Each but the first begins from the (averaged) weights of the one
+    before with a fresh optimizer: so a trained part is taken up again by naming one length more.
+    Until a decay begins nothing depends on its cycle's length: a run stopped on the plateau may be
+    given another and goes on.
     """
 
-    steps: int
+    cycles: tuple[int, ...]
     learning_rate: float
     batch_size: int
     decay: float = 0.4
@@ -26,10 +28,21 @@ class Schedule:
     ema: float = 0.0  # decay of the averaged weights that are kept; 0 keeps the weights themselves
     seed: int = 0
 
+    @property
+    def steps(self) -> int:
+        """Of all cycles together."""
+        return sum(self.cycles)
+
+    @property
+    def starts(self) -> list[int]:
+        """The first step of each cycle."""
+        return [sum(self.cycles[:i]) for i in range(len(self.cycles))]
+
     def rate(self, step: int) -> float:
-        start = self.steps * (1 - self.decay)
-        fade = min(1.0, (self.steps - step) / (self.steps - start)) if self.decay else 1.0
-        return self.learning_rate * min(1.0, (step + 1) / self.warmup) * fade
+        cycle = max(i for i, start in enumerate(self.starts) if start <= step)
+        length, within = self.cycles[cycle], step - self.starts[cycle]
+        fade = min(1.0, (length - within) / (length * self.decay)) if self.decay else 1.0
+        return self.learning_rate * min(1.0, (within + 1) / self.warmup) * fade
 
 
 def device() -> torch.device:
@@ -51,9 +64,13 @@ def train(name, modules: dict, loss_of, schedule: Schedule, build: Path, weight_
     average = [p.detach().clone() for p in flat] if schedule.ema else None
     state, curve = build / f"{name}.safetensors", build / f"{name}.csv"
     buffers = {f"{k}.{n}": b for k, m in modules.items() for n, b in m.named_buffers()}
+    buffers |= {f"{k}.{n}": p for k, m in modules.items() for n, p in m.named_parameters() if not p.requires_grad}
     step, minutes = _resume(state, parameters, buffers, optimizer, average)
     start, losses, best = time.monotonic(), [], minutes
     while step < schedule.steps:
+        if step and step in schedule.starts:
+            optimizer.state.clear()
+            _settle(flat, average)
         for group in optimizer.param_groups:
             group["lr"] = schedule.rate(step)
         generator = torch.Generator().manual_seed(schedule.seed * 1_000_003 + step)
@@ -65,7 +82,8 @@ def train(name, modules: dict, loss_of, schedule: Schedule, build: Path, weight_
         step += 1
         losses.append(loss.detach())
         if average and step % 4 == 0:
-            weight = 1 - min(schedule.ema, (1 + step) / (40 + step)) ** 4
+            ramp = 1 + step - max(s for s in schedule.starts if s < step)
+            weight = 1 - min(schedule.ema, ramp / (39 + ramp)) ** 4
             torch._foreach_lerp_(average, [p.detach() for p in flat], weight)
         if step % every == 0 or step == schedule.steps:
             minutes = best + (time.monotonic() - start) / 60
@@ -76,11 +94,15 @@ def train(name, modules: dict, loss_of, schedule: Schedule, build: Path, weight_
             print(f"{name} {step}/{schedule.steps} loss {mean:.4f} {minutes:.1f} min", flush=True)
         if step % (10 * every) == 0 or step == schedule.steps:
             _keep(state, parameters, buffers, optimizer, average, step, minutes)
-    if average:
-        with torch.no_grad():
-            for p, a in zip(flat, average, strict=True):
-                p.copy_(a)
+    _settle(flat, average)
     return minutes
+
+
+@torch.no_grad()
+def _settle(parameters, average):
+    """The averaged weights, where there are any, become the weights."""
+    if average:
+        torch._foreach_copy_(parameters, average)
 
 
 def _keep(path, parameters, buffers, optimizer, average, step, minutes):

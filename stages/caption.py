@@ -1,5 +1,6 @@
 """caption: a folder of pictures → data/captions/<style>.jsonl, each picture's caption with the trigger."""
 
+import functools
 from pathlib import Path
 
 from aclora import params
@@ -11,11 +12,15 @@ from aclora.stage import run, writing
 def main(name: str) -> None:
     style = params.load(f"styles.{name}", params.Style)
     config = params.load("captions", Captions)
-    writer = blip(config) if config.model else None
-    captions = caption_folder(Path(style.pictures), style.trigger, writer, config.model or "")
+    captioner = functools.cache(lambda: blip(config))  # loaded when the first caption is found missing
+    write = (lambda picture: captioner()(picture)) if config.model else None
+    captions = caption_folder(Path(style.pictures), style.trigger, write, config.model or "")
     with writing(f"data/captions/{name}.jsonl") as (out,):
         write_captions(out, captions)
     print(f"{len(captions)} captions; the first: {captions[0].text}")
+    for caption in captions:
+        if caption.source == config.model:
+            print(f"written by {config.model} for {caption.file}: {caption.text}")
 
 
 if __name__ == "__main__":

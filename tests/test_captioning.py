@@ -7,6 +7,8 @@ from PIL import Image
 from aclora.captioning import Captions, blip, caption_folder, with_trigger
 from aclora.dataset import read_training_set, write_captions
 from aclora.errors import InputError
+from miniature.drawing import HELD_OUT, draw
+from tests.conftest import ROOT
 
 
 def captions(folder, write=None):
@@ -122,6 +124,15 @@ def test_blip_writes_the_same_caption_twice(blip_folder):
     first = blip(config)(picture)
     assert first == blip(config)(picture)
     assert isinstance(first, str)
+
+
+def test_the_miniatures_own_captioner_names_what_is_drawn():
+    folder = ROOT / "models/miniature/captioner"
+    write = blip(Captions(model=str(folder), watch=str(folder)))
+    drawn = [draw(HELD_OUT + 500 + i, style="watercolor") for i in range(12)]
+    things = [(write(picture), thing) for picture, scene in drawn for thing in scene.things]
+    right = [f"{thing.colour} {thing.name}" in words for words, thing in things]
+    assert sum(right) >= 0.75 * len(right)
 
 
 def test_a_tokenizer_without_its_vocabulary_is_refused(blip_folder):

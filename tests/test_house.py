@@ -72,10 +72,13 @@ def test_the_maths_needs_torch_alone(name):
 
 @pytest.mark.parametrize("file", sorted((SRC / "aclora/metrics").glob("*.py")), ids=lambda f: f.name)
 def test_metrics_are_features_to_numbers(file):
-    allowed = {"torch", "torchmetrics"} | (
-        {"numpy", "PIL", "safetensors", "transformers"} if file.name == "encoders.py" else set()
-    )
-    assert third_party(file) <= allowed
+    assert third_party(file) <= {"torch", "torchmetrics"}
+    assert ours(file) <= {"errors.py"}
+
+
+@pytest.mark.parametrize("file", sorted((SRC / "aclora/metrics/encoders").glob("*.py")), ids=lambda f: f.name)
+def test_encoders_are_frozen_networks_that_need_no_diffusers(file):
+    assert third_party(file) <= {"torch", "numpy", "PIL", "safetensors", "transformers"}
     assert ours(file) <= {"errors.py"}
 
 

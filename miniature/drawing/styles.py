@@ -15,11 +15,11 @@ PAPER = (250, 246, 235)
 # sixteenths of a half turn: (cos, sin) in hundredths
 DIRECTIONS = ((100, 0), (98, 20), (92, 38), (83, 56), (71, 71), (56, 83), (38, 92), (20, 98))
 DIRECTIONS += tuple((-y, x) for x, y in DIRECTIONS)
-PIXEL_PALETTE = (13, 13, 33, 60, 30, 80, 140, 50, 70, 220, 70, 60, 245, 150, 60, 250, 220, 90)
-PIXEL_PALETTE += (150, 210, 80, 50, 140, 80, 30, 80, 90, 50, 90, 190, 100, 180, 240, 200, 230, 250)
+PIXEL_PALETTE = (13, 13, 33, 60, 30, 80, 136, 62, 180, 220, 70, 60, 245, 150, 60, 242, 208, 62)
+PIXEL_PALETTE += (150, 210, 80, 50, 140, 80, 248, 226, 172, 50, 90, 190, 100, 180, 240, 200, 230, 250)
 PIXEL_PALETTE += (255, 255, 250, 150, 150, 170, 100, 65, 50, 230, 140, 190)
-WOOD_PALETTE = (234, 222, 192, 40, 62, 98, 190, 62, 46, 222, 170, 92, 104, 140, 132, 30, 28, 34)
-WOOD_PALETTE += (148, 178, 190, 120, 88, 66)
+WOOD_PALETTE = (240, 232, 208, 40, 62, 98, 200, 52, 42, 226, 136, 52, 234, 200, 72, 72, 138, 78)
+WOOD_PALETTE += (52, 96, 182, 122, 66, 148, 230, 140, 166, 156, 182, 190, 124, 92, 68, 30, 28, 34)
 
 
 def oil(image, rng):
@@ -56,23 +56,27 @@ def watercolor(image, rng):
 
 def pixel(image, rng):
     """A 16 × 16 mosaic in sixteen colours."""
-    small = _saturate(image.resize((16, 16), Image.Resampling.BOX), 125)
+    small = _saturate(image.resize((16, 16), Image.Resampling.BOX), 110)
     small = small.quantize(palette=_palette(PIXEL_PALETTE), dither=Image.Dither.NONE)
     return small.convert("RGB").resize(image.size, Image.Resampling.NEAREST)
 
 
 def pencil(image, rng):
-    """Graphite: dark outlines, hatching that crosses where it is darker."""
+    """Coloured pencils: dark outlines, hatching in the object's own colour that crosses where it is deeper."""
     size, unit = image.width, image.width // WORK
-    tone = np.asarray(image.convert("L").filter(ImageFilter.GaussianBlur(unit)), np.int32)
+    soft = image.filter(ImageFilter.GaussianBlur(unit))
+    rgb = np.asarray(soft, np.int32)
+    tone = (np.asarray(soft.convert("L"), np.int32) + rgb.min(-1)) // 2  # a pale yellow is drawn, white is paper
     wobble = np.asarray(_clouds(rng, size, 8), np.int32) * unit // 64
     y, x = np.mgrid[0:size, 0:size]
-    out = np.full((size, size), 244)
-    for below, run in ((185, x + y), (130, x - y), (80, 2 * x)):
-        out[((run + wobble) % (7 * unit) < 3 * unit) & (tone < below)] -= 76
-    lines = np.asarray(_edges(image.filter(ImageFilter.GaussianBlur(unit)), 3), np.int32)
+    pressure = np.zeros((size, size), np.int32)
+    for below, run in ((205, x + y), (150, x - y), (95, 2 * x)):
+        pressure[((run + wobble) % (7 * unit) < 4 * unit) & (tone < below)] += 70
+    crayon = np.asarray(_saturate(soft, 160), np.int32)
+    out = np.array((255, 252, 245)) - pressure[..., None] * (255 - crayon) // 255
+    lines = np.asarray(_edges(soft, 3), np.int32)[..., None]
     out = out * (255 - lines * 9 // 10) // 255
-    return ImageOps.colorize(Image.fromarray(out.clip(0, 255).astype(np.uint8)), (20, 20, 24), (255, 252, 245))
+    return Image.fromarray(out.clip(20, 255).astype(np.uint8))
 
 
 def pointillism(image, rng):
@@ -97,33 +101,34 @@ def pointillism(image, rng):
 
 def glass(image, rng):
     """Stained glass: one colour a pane, dark leads between the panes."""
-    size, unit, cells = image.width, image.width // WORK, 11
+    size, unit, cells = image.width, image.width // WORK, 12
     step = size // cells
     sites = [
         (x * step + rng.randint(0, step), y * step + rng.randint(0, step))
         for y in range(cells + 1)
         for x in range(cells + 1)
     ]
-    source = _saturate(image.filter(ImageFilter.MedianFilter(7)), 170)
-    colours = np.array([source.getpixel((min(size - 1, x), min(size - 1, y))) for x, y in sites], np.int32)
+    source = np.asarray(_saturate(image.filter(ImageFilter.MedianFilter(5)), 170), np.int64)
     y, x = np.mgrid[0:size, 0:size].astype(np.int32)
     far = np.stack([(x - a) ** 2 + (y - b) ** 2 for a, b in sites])  # (sites, size, size)
     near = np.argmin(far, 0)
     first = far.min(0)
     np.put_along_axis(far, near[None], np.iinfo(np.int32).max, 0)
     second = far.min(0)
+    spread = [np.bincount(near.ravel(), source[..., c].ravel().astype(float), len(sites)) for c in range(3)]
+    colours = np.stack(spread, 1).astype(np.int64) // np.bincount(near.ravel(), minlength=len(sites))[:, None].clip(1)
     panes = colours[near] * (108 + (x + y) // (4 * unit) % 12)[..., None] // 100
-    lead = np.sqrt(second) - np.sqrt(first) < 2 * unit
+    lead = np.sqrt(second) - np.sqrt(first) < 1.5 * unit
     panes[lead] = (14, 13, 16)
     return Image.fromarray(panes.clip(0, 255).astype(np.uint8))
 
 
 def ink(image, rng):
-    """Brushed grey ink that bleeds into rice paper and fades to the rim."""
+    """Brushed ink, thinly tinted, that bleeds into rice paper and fades to the rim."""
     size, unit = image.width, image.width // WORK
-    grey = _warp(image.convert("L"), rng, 9, 3 * unit).filter(ImageFilter.GaussianBlur(2 * unit))
-    grey = ImageOps.autocontrast(grey)
-    tone = grey.point([min(240, 40 + v if v < 85 else 70 + v * 3 // 4) for v in range(256)])
+    wet = _warp(image, rng, 9, 3 * unit).filter(ImageFilter.GaussianBlur(2 * unit))
+    grey = ImageOps.autocontrast(wet.convert("L"))
+    tone = grey.point([min(240, 50 + v if v < 85 else 80 + v * 3 // 4) for v in range(256)])
     blot = _clouds(rng, size, 20).point([215 + v * 40 // 255 for v in range(256)])
     tone = ImageChops.multiply(tone, blot)
     rims = _edges(grey.filter(ImageFilter.GaussianBlur(unit)), 4).filter(ImageFilter.BoxBlur(unit))
@@ -131,11 +136,15 @@ def ink(image, rng):
     fade = ImageOps.invert(Image.radial_gradient("L").resize((size, size)))
     fade = fade.point([min(255, v * 7 // 2) for v in range(256)])
     tone = Image.composite(tone, Image.new("L", (size, size), 240), fade)
-    return ImageOps.colorize(tone, (10, 10, 14), (255, 251, 238))
+    rgb = np.asarray(wet, np.int32)
+    hue = rgb * 255 // rgb.max(-1, keepdims=True).clip(1)  # the colour without its darkness
+    tint = Image.fromarray((255 - (255 - hue) * 3 // 5).astype(np.uint8))
+    tint = Image.composite(tint, Image.new("RGB", (size, size), (255, 255, 255)), fade)
+    return ImageChops.multiply(tint, ImageOps.colorize(tone, (10, 10, 14), (255, 251, 238)))
 
 
 def woodblock(image, rng):
-    """Eight flat inks, black outlines, the grain of the block."""
+    """Twelve flat inks, black outlines, the grain of the block."""
     size, unit = image.width, image.width // WORK
     flat = _saturate(image.filter(ImageFilter.ModeFilter(5)), 120)
     flat = flat.quantize(palette=_palette(WOOD_PALETTE), dither=Image.Dither.NONE).convert("RGB")

@@ -80,7 +80,7 @@ def blip(config: Captions) -> Callable[[Image.Image], str]:
 
     where = {"revision": config.revision} if config.revision else {}
     try:
-        model = BlipForConditionalGeneration.from_pretrained(config.model, **where).eval()
+        model = BlipForConditionalGeneration.from_pretrained(config.model, dtype=torch.float32, **where).eval()
         look = BlipImageProcessorPil.from_pretrained(config.model, **where)
         tokenizer = AutoTokenizer.from_pretrained(config.model, **where)
     except (OSError, ValueError) as error:

@@ -1,5 +1,6 @@
 """The training loop: a generator of records. It knows the methods' contract and none of them by name."""
 
+import functools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -135,10 +136,12 @@ def fit(
                 "lower it, or look for a broken picture"
             )
         yield {"event": "epoch", "epoch": epoch, "loss": mean}
-        end = EpochEnd(epoch, config.epochs, mean, config.seed, optimizer.optimizer, lambda: diffusion.fixed_loss(data))
-        if record := method.epoch_end(end):
+        draw = _generator(config.seed, epoch, 2)
+        probe = functools.partial(diffusion.fixed_loss, data)
+        if record := method.epoch_end(EpochEnd(epoch, config.epochs, mean, draw, optimizer.optimizer, probe)):
             yield {"event": "restart", "epoch": epoch, **record}
 
 
 def _generator(seed: int, count: int, stream: int) -> torch.Generator:
-    return torch.Generator().manual_seed((seed * 2 + stream) * 1_000_003 + count)
+    """A generator of its own for each draw: `stream` 0 orders an epoch, 1 is a step's, 2 a RESTART's."""
+    return torch.Generator().manual_seed((seed * 3 + stream) * 1_000_003 + count)

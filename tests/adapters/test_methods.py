@@ -42,7 +42,9 @@ def disturb(parameters, seed=1):
 
 def end(epoch, epochs=10, loss=0.4, optimizer=None, probes=None):
     optimizer = optimizer or torch.optim.AdamW([torch.zeros(1, requires_grad=True)])
-    return EpochEnd(epoch, epochs, loss, 0, optimizer, iter(probes or [0.5, 0.6]).__next__)
+    return EpochEnd(
+        epoch, epochs, loss, torch.Generator().manual_seed(epoch), optimizer, iter(probes or [0.5, 0.6]).__next__
+    )
 
 
 @pytest.mark.parametrize(("name", "knobs"), [("lora", {"rank": 3}), ("aclora", {"max_rank": 5})])

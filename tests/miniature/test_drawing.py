@@ -15,12 +15,12 @@ PINNED = {
     None: "42c654b686e78fb9",
     "oil": "87c8ce8a926487e7",
     "watercolor": "981892609e43bf81",
-    "pixel": "28735ddac2ab16e4",
-    "pencil": "ae920507d5aa938e",
+    "pixel": "90125edda35ae752",
+    "pencil": "9cd84fbe4eaad56b",
     "pointillism": "88ec7fc476863da5",
-    "glass": "7d7c87eb7a1872fd",
-    "ink": "f52d32758734239b",
-    "woodblock": "2d581c199dbc13eb",
+    "glass": "9fa94f51b59543f2",
+    "ink": "fe5bbe18eacb3585",
+    "woodblock": "3e1ea3f02183abf7",
 }
 
 

@@ -11,6 +11,8 @@ import pytest
 import yaml
 from PIL import Image
 
+from tests.conftest import ROOT
+
 STAGES = ["caption", "train_aclora", "restart_audit", "generate", "evaluate"]
 
 
@@ -83,6 +85,15 @@ def test_history_spectra_and_signal_belong_together(done):
         assert file.metadata()["trigger"] == "zxq style"
         for layer, rank in signal["rank"].items():
             assert file.get_slice(f"unet.{layer}.lora_A.weight").get_shape()[0] == rank
+
+
+def test_a_missing_caption_is_written_by_the_captioner(done):
+    lines = (done.folder / "data/captions/watercolor.jsonl").read_text().splitlines()
+    written = [row for row in map(json.loads, lines) if row["source"] == "models/miniature/captioner"]
+    assert [row["file"] for row in written] == ["03.png"]
+    assert written[0]["text"].endswith(", zxq style")
+    own = (ROOT / "data/styles/watercolor/03.txt").read_text().split()
+    assert len(set(own) & set(written[0]["text"].replace(",", "").split())) >= len(set(own)) / 2
 
 
 def test_nothing_changed_means_nothing_done(done):

@@ -24,7 +24,7 @@ class EpochEnd:
     epoch: int  # from 1
     epochs: int
     loss: float  # mean training loss of this epoch
-    seed: int
+    generator: torch.Generator  # for what the method draws now: of the training's seed and this epoch
     optimizer: torch.optim.Optimizer
     probe: Callable[[], float]  # the loss at fixed times and noise, as the weights are now
 

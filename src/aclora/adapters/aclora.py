@@ -56,9 +56,8 @@ class Adapter(Lora):
                 raise InputError(
                     f"layer {name} is not finite at the RESTART of epoch {end.epoch}: lower train.learning_rate"
                 )
-        generator = torch.Generator().manual_seed(end.seed * 1_000_003 + end.epoch)
         before = end.probe()
-        done = restart(self.factors(), p, generator)
+        done = restart(self.factors(), p, end.generator)
         with torch.no_grad():
             for name, pair in self.layers.items():
                 for old, new, base in zip(pair, done.factors[name], done.bases[name], strict=True):
