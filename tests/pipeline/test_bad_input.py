@@ -22,7 +22,13 @@ def broken_picture(p):
 
 
 def no_caption(p):
-    (p.folder / PICTURES / "03.txt").unlink()
+    (p.folder / PICTURES / "03.txt").unlink(missing_ok=True)
+    p.edit("params.yaml", "  model: models/miniature/captioner", "  model: null")
+
+
+def too_fast(p):
+    p.edit("params.yaml", "  learning_rate: ", "  learning_rate: 0.9")
+    p.edit("params.yaml", "  restart_every: ", "  restart_every: 20")  # or the RESTART would notice first
 
 
 def caption_not_utf8(p):
@@ -62,7 +68,7 @@ CASES = {
     ),
     "loss no number": (
         "train_aclora",
-        setting("  learning_rate: ", "  learning_rate: 0.9"),
+        too_fast,
         "train.learning_rate = 0.9: the loss is",
     ),
     "no model": (

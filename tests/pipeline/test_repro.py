@@ -78,8 +78,8 @@ def test_history_spectra_and_signal_belong_together(done):
     assert [r["epoch"] for r in history if r["event"] == "restart"] == [2, 4, 6]
     spectra = np.load(done.folder / "metrics/watercolor/spectra.npz")
     layers = spectra["layers"]
-    assert spectra["A"].shape == spectra["B"].shape == spectra["BA"].shape == (len(layers), 16)
-    assert spectra["restarts"].shape == (3, len(layers), 2, 16)
+    assert spectra["A"].shape == spectra["B"].shape == spectra["BA"].shape == (len(layers), 32)
+    assert spectra["restarts"].shape == (3, len(layers), 2, 32)
     signal = read_json(done, "models/adapters/watercolor/signal.json")
     with safe_open(folder / "signal.safetensors", "pt") as file:
         assert file.metadata()["trigger"] == "zxq style"
