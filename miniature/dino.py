@@ -110,7 +110,8 @@ def main():
     config = ViTConfig(**layers_of(width, layers), **patches(), layer_norm_eps=tower.config.layer_norm_eps)
     config._attn_implementation = "eager"  # the fused attention's backward is the slower one on a CPU
     student = ViTModel(config, add_pooling_layer=False)
-    student.load_state_dict(as_vit(tower, data.to_tensor(pictures[:256])))
+    some = data.looked_at(pictures, torch.arange(200), torch.Generator().manual_seed(schedule.seed))
+    student.load_state_dict(as_vit(tower, some.cpu()))
     student = student.to(device()).train()
     head = Head(width, cfg["prototypes"]).to(device())
     teacher = nn.ModuleList(copy.deepcopy(m) for m in (student, head)).requires_grad_(False)
