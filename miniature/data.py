@@ -1,5 +1,6 @@
 """The sets of drawings that parts are trained on, kept as arrays in the build folder for the next that asks."""
 
+import hashlib
 import json
 import random
 from concurrent.futures import ProcessPoolExecutor
@@ -54,9 +55,15 @@ def shown_example(seed, size):
     return np.asarray(image), {"caption": scene.caption, "look": look, "style": style, "seed": seed}
 
 
+def made_by(*files: Path) -> str:
+    """Eight digits that stand for the code that draws and for `files`: what others made is not taken for their own."""
+    files = [Path(__file__), *sorted(Path(__file__).with_name("drawing").glob("*.py")), *files]
+    return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()[:8]
+
+
 def rendered(example, seeds: range, size: int, folder: Path):
     """(pictures uint8 (n, size, size, 3), one dict each) for `seeds`, from `folder` where they stand."""
-    stem = f"{example.__name__}-{seeds.start}-{len(seeds)}-{size}"
+    stem = f"{example.__name__}-{seeds.start}-{len(seeds)}-{size}-{made_by()}"
     pictures, notes = folder / f"{stem}.npy", folder / f"{stem}.json"
     if not notes.exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -72,7 +79,7 @@ def shown(params):
     build, size, count = Path(params["build"]), params["size"], params["reconstructed"]
     pictures, notes = rendered(shown_example, range(params["shown"]), size, build)
     scenes = [world.compose(random.Random(n["seed"]), unseen=None) for n in notes]
-    file = build / f"reconstructed-{count}-{size}.npy"
+    file = build / f"reconstructed-{count}-{size}-{made_by(*(build / 'vae').glob('*.safetensors'))}.npy"
     if not file.exists():
         vae = AutoencoderKL.from_pretrained(build / "vae", dtype=torch.float32)
         np.save(file, reconstructed(vae.to(device(), memory_format=torch.channels_last).eval(), pictures[:count]))

@@ -107,8 +107,12 @@ def main():
     torch.manual_seed(schedule.seed)
     tower = CLIPModel.from_pretrained(build / "clip", dtype=torch.float32).vision_model
     width, layers = tower.config.hidden_size, tower.config.num_hidden_layers
-    config = ViTConfig(**layers_of(width, layers), **patches(), layer_norm_eps=tower.config.layer_norm_eps)
-    config._attn_implementation = "eager"  # the fused attention's backward is the slower one on a CPU
+    config = ViTConfig(
+        **layers_of(width, layers),
+        **patches(),
+        layer_norm_eps=tower.config.layer_norm_eps,
+        attn_implementation="eager",  # the fused attention's backward is the slower one on a CPU
+    )
     student = ViTModel(config, add_pooling_layer=False)
     some = data.looked_at(pictures, torch.arange(200), torch.Generator().manual_seed(schedule.seed))
     student.load_state_dict(as_vit(tower, some.cpu()))

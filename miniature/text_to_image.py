@@ -110,7 +110,7 @@ def main():
     plain, notes = data.rendered(data.base_example, range(params["scenes"]), params["size"], build)
     vae = AutoencoderKL.from_pretrained(build / "vae", dtype=torch.float32)
     vae = vae.to(where, memory_format=torch.channels_last).eval()
-    means, stds = latents_of(vae, plain, build / "latents.pt")
+    means, stds = latents_of(vae, plain, build / f"latents-{data.made_by(*(build / 'vae').glob('*.safetensors'))}.pt")
     ids, empty = token_ids(tok, [n["caption"] for n in notes]), token_ids(tok, [""])
     torch.manual_seed(schedule.seed)
     text_encoder = build_text_encoder(tok, cfg["text_width"], cfg["text_layers"]).to(where)

@@ -3,7 +3,7 @@
 import csv
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -53,7 +53,8 @@ def train(name, modules: dict, loss_of, schedule: Schedule, build: Path, weight_
     """Train `modules` (name → nn.Module) in place by `loss_of(step, generator) -> scalar tensor`.
 
     The generator is seeded from (seed, step), so that a run taken up again at its last state in
-    `build/<name>.safetensors` draws what it would have drawn. The learning curve goes to
+    `build/<name>.safetensors` draws what it would have drawn; one of another learning rate, batch
+    size, seed or shape ends in `SystemExit`. The learning curve goes to
     `build/<name>.csv`. Returns the minutes trained.
     """
     parameters = {f"{k}.{n}": p for k, m in modules.items() for n, p in m.named_parameters() if p.requires_grad}
@@ -65,7 +66,8 @@ def train(name, modules: dict, loss_of, schedule: Schedule, build: Path, weight_
     state, curve = build / f"{name}.safetensors", build / f"{name}.csv"
     buffers = {f"{k}.{n}": b for k, m in modules.items() for n, b in m.named_buffers()}
     buffers |= {f"{k}.{n}": p for k, m in modules.items() for n, p in m.named_parameters() if not p.requires_grad}
-    step, minutes = _resume(state, parameters, buffers, optimizer, average)
+    kind = {k: v for k, v in asdict(schedule).items() if k not in ("cycles", "decay")}
+    step, minutes = _resume(state, parameters, buffers, optimizer, average, kind)
     start, losses, best = time.monotonic(), [], minutes
     while step < schedule.steps:
         if step and step in schedule.starts:
@@ -93,7 +95,7 @@ def train(name, modules: dict, loss_of, schedule: Schedule, build: Path, weight_
                 csv.writer(file).writerow([step, f"{minutes:.2f}", f"{mean:.5f}", f"{schedule.rate(step - 1):.2e}"])
             print(f"{name} {step}/{schedule.steps} loss {mean:.4f} {minutes:.1f} min", flush=True)
         if step % (10 * every) == 0 or step == schedule.steps:
-            _keep(state, parameters, buffers, optimizer, average, step, minutes)
+            _keep(state, parameters, buffers, optimizer, average, kind, step, minutes)
     _settle(flat, average)
     return minutes
 
@@ -105,7 +107,7 @@ def _settle(parameters, average):
         torch._foreach_copy_(parameters, average)
 
 
-def _keep(path, parameters, buffers, optimizer, average, step, minutes):
+def _keep(path, parameters, buffers, optimizer, average, kind, step, minutes):
     tensors = {f"p.{n}": p.detach() for n, p in parameters.items()}
     tensors |= {f"buffer.{n}": b for n, b in buffers.items()}
     for i, (n, p) in enumerate(parameters.items()):
@@ -115,18 +117,21 @@ def _keep(path, parameters, buffers, optimizer, average, step, minutes):
             tensors[f"a.{n}"] = average[i]
     tensors = {k: t.detach().cpu().contiguous().clone() for k, t in tensors.items()}
     part = path.with_suffix(".part")
-    save_file(tensors, part, {"progress": json.dumps([step, minutes])})
+    save_file(tensors, part, {"progress": json.dumps([step, minutes, kind])})
     part.replace(path)
 
 
-def _resume(path, parameters, buffers, optimizer, average):
+def _resume(path, parameters, buffers, optimizer, average, kind):
     if not path.exists():
         return 0, 0.0
     from safetensors import safe_open
 
     with safe_open(path, "pt") as file:
-        step, minutes = json.loads(file.metadata()["progress"])
+        step, minutes, was = json.loads(file.metadata()["progress"])
     tensors = load_file(path)
+    shapes = {n: tensors[f"p.{n}"].shape if f"p.{n}" in tensors else None for n in parameters}
+    if was != kind or any(shapes[n] != p.shape for n, p in parameters.items()):
+        raise SystemExit(f"{path} is of a training with other parameters: restore them, or remove it to start anew")
     with torch.no_grad():
         for i, (n, p) in enumerate(parameters.items()):
             p.copy_(tensors[f"p.{n}"])

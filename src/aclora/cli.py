@@ -43,12 +43,13 @@ def check() -> None:
     captions = params.load("captions", Captions)
     prompts = read_prompts(Path(params.load("generate", Generate).prompts))
     write = (lambda picture: "to be written") if captions.model else None
+    by = f" by {captions.model}"
     for name in params.styles():
         style = params.load(f"styles.{name}", params.Style)
         rows = caption_folder(Path(style.pictures), style.trigger, write, "captioner")
         written = sum(r.source == "captioner" for r in rows)
         print(
-            f"{name}: {len(rows)} pictures, {written} captions to be written; {method}, "
+            f"{name}: {len(rows)} pictures, {written} captions to be written{by if written else ''}; {method}, "
             f"{train.epochs} epochs; {len(prompts)} prompts"
         )
 

@@ -39,6 +39,12 @@ def test_a_run_taken_up_again_is_the_run_never_stopped(tmp_path, ema):
     )
 
 
+def test_a_state_of_other_parameters_is_not_taken_for_ones_own(tmp_path):
+    run(tmp_path / "a", 10)
+    with pytest.raises(SystemExit, match=r"toy.safetensors is of a training with other parameters"):
+        run(tmp_path / "a", 20, ema=0.9)
+
+
 def test_until_the_decay_nothing_depends_on_the_length():
     short, long = (Schedule(cycles=[n], learning_rate=0.1, batch_size=1, decay=0.5, warmup=3) for n in (40, 60))
     assert [short.rate(s) for s in range(20)] == [long.rate(s) for s in range(20)]
