@@ -30,8 +30,8 @@ def run(spec: str, epochs: int, marks: list[int], style: str) -> dict:
     from aclora import adapters, backbone, params
     from aclora.captioning import with_trigger
     from aclora.dataset import read_pictures
-    from aclora.metrics.copies import nearest_distance
-    from aclora.metrics.encoders import Judge
+    from aclora.metrics.copies import nearest, own_distance
+    from aclora.metrics.encoders.judge import Judge
     from aclora.metrics.kid import kernel_distance
     from aclora.sampling import Generate, read_prompts, sample
     from aclora.training import Diffusion, Encoded, Train, fit
@@ -89,9 +89,7 @@ def run(spec: str, epochs: int, marks: list[int], style: str) -> dict:
         "moved": moved,
         "kid": kernel_distance(seen["features"], real),
         "style": (seen["style"].argmax(-1) == style_index).double().mean().item(),
-        "nearest": (
-            nearest_distance(seen["features"], training).median() / nearest_distance(real, training).median()
-        ).item(),
+        "nearest": nearest(seen["features"], training)[0].median().item() / own_distance(training, real),
     }
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from aclora.backbone import Model, load_pipeline, native_size
 from aclora.metrics.accuracy import class_accuracy, colour_accuracy, object_accuracy
-from aclora.metrics.encoders import Judge
+from aclora.metrics.encoders.judge import Judge
 from aclora.sampling import Generate, contact_sheet, sample
 from miniature import captioner, clip, data, dino, reward
 from miniature.drawing import HELD_OUT, STYLES, draw, held_out, world

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from aclora.metrics.encoders import Judge
+from aclora.metrics.encoders.judge import Judge
 from miniature import data
 from miniature.drawing import HELD_OUT, STYLES, draw, world
 from miniature.params import read

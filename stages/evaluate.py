@@ -1,95 +1,131 @@
-"""evaluate: generated pictures, adapter and base, against pictures of the style → metrics/<style>/scores.json."""
+"""evaluate: generated pictures, with the adapter and of the bare base, against pictures of the style →
+metrics/<style>/scores.json, and how each figure came about."""
 
+import csv
 import json
-from dataclasses import dataclass
+import math
 from pathlib import Path
 
+import torch
+
 from aclora import params
-from aclora.dataset import read_pictures
-from aclora.errors import InputError, require
-from aclora.metrics.accuracy import class_accuracy, colour_accuracy, object_accuracy
-from aclora.metrics.copies import nearest_distance
-from aclora.metrics.encoders import Judge, digest
-from aclora.metrics.fid import frechet_distance
-from aclora.metrics.kid import kernel_distance
+from aclora.dataset import picture_files, read_generated, read_picture, square
+from aclora.errors import InputError
+from aclora.evaluation import Evaluate, Seen, evaluate, made_by
+from aclora.metrics.encoders import COMPUTES, Encoder, digest_of
+from aclora.metrics.encoders.judge import vocabulary
 from aclora.stage import run, writing
 
-
-@dataclass(frozen=True)
-class Evaluate:
-    """The `evaluate` section of params.yaml."""
-
-    judge: str
-    held_out: int = 256
-
-    def __post_init__(self):
-        require(self.held_out >= 2, "held_out", self.held_out, "at least 2 pictures")
+CACHE = Path(".cache/features")
 
 
 def main(name: str) -> None:
     style = params.load(f"styles.{name}", params.Style)
     config = params.load("evaluate", Evaluate)
-    judge = Judge.from_pretrained(Path(config.judge))
-    generated = Path("data/generated") / name
-    rows = [json.loads(line) for line in (generated / "prompts.jsonl").read_text(encoding="utf-8").splitlines()]
-    prompts = [row["prompt"] for row in rows]
-    reference, source = _reference(style, name, config.held_out)
-    real = judge.look(reference)["features"]
-    training = judge.look(read_pictures(Path(style.pictures)))["features"]
-    own = nearest_distance(real, training).median().item()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    chosen = {kind: getattr(config, kind) for kind in COMPUTES}
+    encoders = {k: Encoder(k, v, CACHE, config.batch_size, device) for k, v in chosen.items() if v}
+    folder = Path("data/generated") / name
+    generated = {kind: read_generated(folder, kind) for kind in ("adapter", "base")}
+    if (folder / "without_trigger").is_dir():
+        plain = folder / "without_trigger"
+        generated |= {f"plain_{kind}": read_generated(plain, kind) for kind in ("adapter", "base")}
+    size = generated["adapter"][1][0].width
+    training = _squares(Path(style.pictures), size)
+    real, source, held_out = _reference(style, name, config, size)
 
-    scores = {}
-    for kind in ("adapter", "base"):
-        seen = judge.look(read_pictures(generated / kind))
-        distance = nearest_distance(seen["features"], training).median().item()
-        scores[kind] = {
-            "kid": kernel_distance(seen["features"], real),
-            "fid": frechet_distance(seen["features"], real),
-            "nearest_training": distance,
-            "nearest_training_relative": distance / own if own > 0 else None,
-            **_read(judge, seen, prompts, name),
-        }
-    scores["counts"] = {"generated": len(rows), "reference": len(reference), "training": len(training)}
-    scores["encoder"] = f"judge {digest(Path(config.judge))}"
-    scores["reference"] = source
-    with writing(f"metrics/{name}/scores.json") as (out,):
-        out.write_text(json.dumps(_rounded(scores), indent=1) + "\n", encoding="utf-8")
+    sets = {
+        kind: _look(encoders, [row["file"] for row in rows], pictures, [row["prompt"] for row in rows])
+        for kind, (rows, pictures) in generated.items()
+    }
+    words = vocabulary(encoders["judge"].place) if "judge" in encoders else None
+    done = evaluate(sets, _look(encoders, *real), _look(encoders, *training), held_out, words, name)
+
+    labels = {kind: encoder.label for kind, encoder in encoders.items()}
+    counts = {
+        "generated": len(sets["adapter"].names),
+        "prompts": len(set(sets["adapter"].prompts)),
+        "without_trigger": len(sets["plain_adapter"].names) if "plain_adapter" in sets else 0,
+        "reference": len(real[0]),
+        "training": len(training[0]),
+    }
+    figures = {key: made_by(key, labels, counts) for key in done.scores}
+    for key, interval in done.intervals.items():
+        figures[key]["interval"] = list(interval)
+    reference = {"what": source, "held_out": held_out, "digest": digest_of(real[1])}
+    seeds = {(kind, row["file"]): row["seed"] for kind, (rows, _) in generated.items() for row in rows}
+    images = [row | {"seed": seeds[row["set"], row["file"]]} for row in done.images]
+    outs = ("scores.json", "evaluation.json", "per_image.csv", "per_reference.csv")
+    with writing(*(f"metrics/{name}/{out}" for out in outs)) as (scores, evaluation, of_images, of_reals):
+        _json(done.scores, scores)
+        _json({"reference": reference, "counts": counts, "figures": figures}, evaluation)
+        _csv(images, of_images)
+        _csv(done.reals, of_reals)
 
 
-def _reference(style, name, count):
-    """Pictures of the style that nobody trained on: drawn for the drawn styles, or a folder's."""
-    if Path(style.reference) == Path("miniature/drawing"):
+def _look(encoders, names, pictures, prompts=None):
+    """What every encoder sees in the pictures; with their prompts also what those that read make of both."""
+    looked = {k: e.look(pictures, names) for k, e in encoders.items() if k != "image_reward"}
+    seen = {k: looked[k]["features"] for k in ("fid", "clip", "dino") if k in looked}
+    if prompts and "clip" in encoders:
+        seen["words"] = encoders["clip"].read(prompts)
+    if prompts and "image_reward" in encoders:
+        seen["reward"] = encoders["image_reward"].score(pictures, prompts, names)
+    return Seen(names, prompts, judge=looked.get("judge"), **seen)
+
+
+def _squares(folder, size):
+    """A folder's pictures as the generated ones are, square and of their size, and their names."""
+    files = picture_files(folder)
+    return [str(f) for f in files], [square(read_picture(f), size) for f in files]
+
+
+def _reference(style, name, config, size):
+    """(names, pictures) to compare with, what they are, and whether nobody trained on them."""
+    chosen = style.pictures if config.reference == "training" else style.reference
+    if Path(chosen) == Path("miniature/drawing"):
         from miniature.drawing import STYLES, held_out
 
         if name not in STYLES:
             raise InputError(
-                f"styles.{name}.reference = {style.reference!r} draws {', '.join(STYLES)} only: "
-                f"name a folder of pictures, {style.pictures} itself if there are no others"
+                f"styles.{name}.reference = {chosen!r} draws {', '.join(STYLES)} only: name a folder of pictures, "
+                f"{style.pictures} itself if there are no others"
             )
-        return [picture for picture, _ in held_out(name, count)], f"{count} held-out drawings"
-    if Path(style.reference) == Path(style.pictures):
-        print(f"note: {name} is compared with its own training pictures; KID and FID then reward copies")
-    return read_pictures(Path(style.reference)), style.reference
+        drawn = [picture for picture, _ in held_out(name, config.held_out, size)]
+        return ([f"drawing {i}" for i in range(len(drawn))], drawn), f"{len(drawn)} held-out drawings", True
+    names, pictures = _squares(Path(chosen), size)
+    if len(names) < 2:
+        raise InputError(f"{chosen} holds one picture; to compare with, at least 2 are needed: add some")
+    own = Path(chosen) == Path(style.pictures)
+    if own:
+        print(
+            f"note: {name} is compared with its own training pictures: FID, KID, CMMD and DINO then reward copies (see "
+            f"docs/metrics.md); name held-out pictures in styles.{name}.reference if there are any"
+        )
+    return (names, pictures), f"{len(names)} {'training ' if own else ''}pictures of {chosen}", not own
 
 
-def _read(judge, seen, prompts, name):
-    """What the judge recognises; it knows the drawn world alone."""
-    words = judge.vocabulary
-    known = words["colours"], words["objects"]
-    out = {
-        "object_accuracy": object_accuracy(seen["object"], prompts, *known),
-        "colour_accuracy": colour_accuracy(seen["colour"], prompts, *known),
-    }
-    if name in words["styles"]:
-        out["style_accuracy"] = class_accuracy(seen["style"], [words["styles"].index(name)] * len(prompts))
-    return {k: v for k, v in out.items() if v is not None}
+def _json(values, file):
+    file.write_text(json.dumps(_rounded(values), indent=1) + "\n", encoding="utf-8")
+
+
+def _csv(rows, file):
+    with file.open("w", newline="", encoding="utf-8") as out:
+        columns = dict.fromkeys(key for row in rows for key in row) or ["file"]
+        writer = csv.DictWriter(out, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(_rounded(rows))
 
 
 def _rounded(value):
-    """Six significant digits: what a metric means, not its last bits."""
+    """Six significant digits: what a metric means, not its last bits. What is no number becomes null."""
     if isinstance(value, dict):
         return {k: _rounded(v) for k, v in value.items()}
-    return float(f"{value:.6g}") if isinstance(value, float) else value
+    if isinstance(value, list):
+        return [_rounded(v) for v in value]
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    return value
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""generate: the same prompts and seeds with the adapter and with the bare base → pictures and a sheet."""
+"""generate: the same prompts and seeds with the adapter and with the bare base, with the trigger and without →
+pictures and a sheet."""
 
 import json
 from pathlib import Path
@@ -7,7 +8,7 @@ import torch
 
 from aclora import backbone, params
 from aclora.captioning import with_trigger
-from aclora.dataset import read_pictures
+from aclora.dataset import read_pictures, square
 from aclora.errors import InputError
 from aclora.sampling import Generate, contact_sheet, load_adapter, nearest, read_prompts, sample
 from aclora.stage import run, writing
@@ -25,33 +26,50 @@ def main(name: str) -> None:
     if about["layers"] and not (folder / weights).exists():
         raise InputError(f"generate.adapter = {config.adapter!r}: {about['method']} has no {weights}; choose trained")
     shown = read_prompts(Path(config.prompts))
-    prompts = [with_trigger(p, style.trigger) for p in shown for _ in range(config.images_per_prompt)]
-    seeds = [config.seed + i for i in range(len(prompts))]
+    plain = [p for p in shown for _ in range(config.images_per_prompt)]
+    sets = {
+        "": [with_trigger(p, style.trigger) for p in plain],
+        "without_trigger": [p for p in shown for _ in range(config.without_trigger)],
+    }
     pipe = backbone.load_pipeline(model)
     pipe.to("cuda" if torch.cuda.is_available() else "cpu")
-    pictures = {"base": list(sample(pipe, prompts, seeds, config, about["size"]))}
+
+    def made():
+        return {k: list(sample(pipe, p, _seeds(config, p), config, about["size"])) for k, p in sets.items()}
+
+    base = made()
+    adapter = base
     if about["layers"]:
         load_adapter(pipe, folder / weights)
-        pictures["adapter"] = list(sample(pipe, prompts, seeds, config, about["size"]))
-    else:
-        pictures["adapter"] = pictures["base"]
+        adapter = made()
 
-    training = [backbone.square(p, about["size"]) for p in read_pictures(Path(style.pictures))]
-    near = nearest(pictures["adapter"], training)
-    rows = range(0, len(prompts), config.images_per_prompt)[: config.sheet_rows]
-    cells = [[pictures["base"][i], pictures["adapter"][i], training[near[i]]] for i in rows]
+    training = [square(p, about["size"]) for p in read_pictures(Path(style.pictures))]
+    near = nearest(adapter[""], training)
+    rows = range(0, len(plain), config.images_per_prompt)[: config.sheet_rows]
+    cells = [[base[""][i], adapter[""][i], training[near[i]]] for i in rows]
     columns = ["base model", f"with the adapter ({about['method']})", "nearest training picture"]
     with writing(f"data/generated/{name}", f"metrics/{name}/contact_sheet.png") as (out, sheet):
-        for kind, images in pictures.items():
-            (out / kind).mkdir(parents=True)
-            for i, image in enumerate(images):
-                image.save(out / kind / f"{i:04}.png")
-        listed = [
-            {"file": f"{i:04}.png", "prompt": p, "seed": s} for i, (p, s) in enumerate(zip(prompts, seeds, strict=True))
-        ]
-        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in listed)
-        (out / "prompts.jsonl").write_text(lines, encoding="utf-8")
-        contact_sheet([prompts[i] for i in rows], columns, cells).save(sheet, "PNG")
+        for key, prompts in sets.items():
+            if prompts:
+                _write(out / key, prompts, _seeds(config, prompts), {"base": base[key], "adapter": adapter[key]})
+        contact_sheet([sets[""][i] for i in rows], columns, cells).save(sheet, "PNG")
+
+
+def _seeds(config, prompts):
+    return [config.seed + i for i in range(len(prompts))]
+
+
+def _write(folder, prompts, seeds, pictures):
+    """A folder of pictures for each kind, and prompts.jsonl, which says what each shows."""
+    for kind, images in pictures.items():
+        (folder / kind).mkdir(parents=True)
+        for i, image in enumerate(images):
+            image.save(folder / kind / f"{i:04}.png")
+    listed = [
+        {"file": f"{i:04}.png", "prompt": p, "seed": s} for i, (p, s) in enumerate(zip(prompts, seeds, strict=True))
+    ]
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in listed)
+    (folder / "prompts.jsonl").write_text(lines, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from aclora import params
-from aclora.audit import Audit, audit, final_spectra
+from aclora.audit import Audit, audit, failure, final_spectra
+from aclora.errors import InputError
 from aclora.plots import restarts_plot, spectra_plot
 from aclora.stage import run, writing
 
@@ -48,6 +49,9 @@ def main(name: str) -> None:
     for signature, seen in report.get("signatures", {}).items():
         if seen["found"]:
             print(f"audit: {signature.replace('_', ' ')} in {name}: {json.dumps(seen)}")
+    # the files stand by now: what failed can be looked at
+    if config.strict and (why := failure(report)):
+        raise InputError(f"{name}: {why} (audit.strict: true; {metrics}/audit.json has more)")
 
 
 def _factors(file, layers):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from aclora.audit import Audit, audit, final_spectra
+from aclora.audit import Audit, audit, failure, final_spectra
 
 LAYERS = ["q", "k"]
 
@@ -66,7 +66,38 @@ def test_a_rise_that_comes_back_is_no_collapse():
 
 def test_a_collapse_names_layer_factor_and_epoch():
     seen = audit(restarts(I_B=[0, 1], kept_B=[0.01, 0.9]), LAYERS, Audit())["signatures"]["rank_collapse"]
-    assert seen["first"] == {"epoch": 10, "layer": "q", "factor": "B", "kept": 0.01}
+    assert seen["at"] == {"epoch": 10, "layer": "q", "factor": "B", "kept": 0.01}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"I_B": [0, 1], "kept_B": [0.01, 0.9]},
+            "rank collapse at epoch 10 in q, factor B: a RESTART kept 1.0% of its energy; raise aclora.alpha",
+        ),
+        (
+            {"probe_before": lambda i: 0.2 + 0.05 * i, "probe_after": 0.9, "norm_ratio_B": [0.99, 1.2]},
+            "mode collapse at epoch 10 in k, factor B: its norm became 1.20",
+        ),
+        ({"norm_ratio_A": [1.0, 1.8]}, "mode collapse at epoch 10 in k, factor A: its norm became 1.80"),
+        (
+            {"probe_before": 0.3, "probe_after": lambda i: 0.3001 + (i == 3) * 1e-4, "kept_A": [0.7, 0.8]},
+            "no op at epoch 30 in q, factor A: even there, where a RESTART kept 70.0%",
+        ),
+    ],
+)
+def test_a_failure_names_epoch_layer_and_knob(changes, said):
+    why = failure(audit(restarts(**changes), LAYERS, Audit()))
+    assert why.startswith(said)
+    assert "aclora.alpha" in why
+    assert "\n" not in why
+
+
+def test_health_and_stagnation_fail_nothing():
+    assert failure(audit(restarts(), LAYERS, Audit())) is None
+    assert failure(audit(restarts(I=2), LAYERS, Audit())) is None
+    assert failure(audit([], [], Audit())) is None
 
 
 def test_its_bounds_are_knobs():

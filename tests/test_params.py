@@ -11,9 +11,9 @@ from aclora.audit import Audit
 from aclora.backbone import Model
 from aclora.captioning import Captions
 from aclora.errors import InputError
+from aclora.evaluation import Evaluate
 from aclora.sampling import Generate
 from aclora.training import Train
-from stages.evaluate import Evaluate
 from tests.conftest import ROOT
 
 SECTIONS = {
@@ -101,10 +101,12 @@ def test_a_mistake_is_named(tmp_path, text, said):
         ("lora", SECTIONS["lora"], "rank", 0),
         ("audit", Audit, "loss_rise", 0.5),
         ("evaluate", Evaluate, "held_out", 1),
+        ("evaluate", Evaluate, "batch_size", 0),
+        ("generate", Generate, "without_trigger", -1),
     ],
 )
 def test_a_value_out_of_range_is_named_with_its_bound(tmp_path, section, into, knob, value):
-    required = {"judge": "j"} if into is Evaluate else {}
+    required = {Evaluate: {"watch": "models"}, Generate: {"prompts": "p"}}.get(into, {})
     with pytest.raises(InputError, match=f"{section}.{knob} = .*must be"):
         load(tmp_path, yaml.safe_dump({section: required | {knob: value}}), section, into)
 
@@ -121,3 +123,11 @@ def test_a_hub_model_needs_the_commit_that_is_meant(tmp_path):
         Model(name="./nowhere", watch="models")
     with pytest.raises(InputError, match="watch = 'other': must be the model's folder"):
         Model(name=str(tmp_path), watch="other")
+
+
+def test_encoders_lie_where_dvc_watches(tmp_path):
+    inside = tmp_path / "models/clip"
+    inside.mkdir(parents=True)
+    Evaluate(watch=str(tmp_path / "models"), clip=str(inside), dino="owner/name@commit")
+    with pytest.raises(InputError, match="watch = 'other': must be a folder that holds clip = "):
+        Evaluate(watch="other", clip=str(inside))

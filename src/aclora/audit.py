@@ -17,6 +17,7 @@ class Audit:
     loss_rise: float = 1.5
     no_op_below: float = 0.001
     min_kept: float = 0.05
+    strict: bool = False
 
     def __post_init__(self):
         require(self.loss_rise > 1, "loss_rise", self.loss_rise, "above 1")
@@ -45,11 +46,44 @@ def audit(history: list[dict], layers: list[str], config: Audit) -> dict:
         }
         out["signatures"] = {
             "rank_collapse": _collapse(restarts, layers, config),
-            "mode_collapse": _rise(restarts, config),
+            "mode_collapse": _rise(restarts, layers, config),
             "stagnation": _stagnation(restarts),
-            "no_op": {"found": max(moves) < config.no_op_below, "loss_moved_max": max(moves)},
+            "no_op": {
+                "found": max(moves) < config.no_op_below,
+                "loss_moved_max": max(moves),
+                "at": _least_kept(restarts[moves.index(max(moves))], layers),
+            },
         }
     return out
+
+
+def failure(report: dict) -> str | None:
+    """Why a report of `audit` should end a pipeline: where it was seen and the knobs to turn; None if it should not.
+
+    Stagnation is no reason: it says that the rank did not settle, not that the adapter is broken.
+    """
+    seen = {name: s for name, s in report.get("signatures", {}).items() if s["found"]}
+    for name in ("rank_collapse", "mode_collapse", "no_op"):
+        if name in seen:
+            at = seen[name]["at"]
+            where = f"at epoch {at['epoch']} in {at['layer']}, factor {at['factor']}"
+            return f"{name.replace('_', ' ')} {where}: {_EXPLAINED[name](seen[name], at)}"
+    return None
+
+
+_EXPLAINED = {
+    "rank_collapse": lambda seen, at: (
+        f"a RESTART kept {at['kept']:.1%} of its energy; raise aclora.alpha (p rises) or aclora.restart_every"
+    ),
+    "mode_collapse": lambda seen, at: (
+        f"its norm became {at['norm_ratio']:.2f} of what it was, the loss at fixed noise rose up to "
+        f"{seen['loss_rise_max']:.2f} times; raise aclora.alpha or aclora.restart_every, or lower train.learning_rate"
+    ),
+    "no_op": lambda seen, at: (
+        f"even there, where a RESTART kept {at['kept']:.1%} and changed the most, the loss at fixed noise moved by "
+        f"only {seen['loss_moved_max']:.3%}; lower aclora.alpha or aclora.max_rank, so that more is replaced"
+    ),
+}
 
 
 def _collapse(restarts, layers, config):
@@ -61,29 +95,51 @@ def _collapse(restarts, layers, config):
         for layer, index, kept in zip(layers, r[f"I_{factor}"], r[f"kept_{factor}"], strict=True)
         if index == 0
     ]
-    kept = min(min(r["kept_A"] + r["kept_B"]) for r in restarts)
+    least = min((_least_kept(r, layers) for r in restarts), key=lambda at: at["kept"])
+    kept = least["kept"]
     # The unified I may still keep what a matrix's own I_M would have dropped: that is no collapse.
     lost = [e for e in empty if e["kept"] < config.min_kept]
     return {
         "found": bool(lost) or kept < config.min_kept,
         "own_index_zero": len(empty),
         "kept_min": kept,
-        "first": (lost or [None])[0],
+        "at": (lost or [least])[0],
     }
 
 
-def _rise(restarts, config):
+def _least_kept(restart, layers):
+    """The matrix of which a RESTART kept the smallest share of energy."""
+    kept, factor, layer = min(
+        (kept, factor, layer) for factor in "AB" for layer, kept in zip(layers, restart[f"kept_{factor}"], strict=True)
+    )
+    return {"epoch": restart["epoch"], "layer": layer, "factor": factor, "kept": kept}
+
+
+def _rise(restarts, layers, config):
     """The loss at fixed noise rises sharply at a RESTART and has not come back by the next, or the
     noise put in is far from what was taken out."""
-    worst = max(r["probe_after"] / r["probe_before"] for r in restarts)
+    rises = [r["probe_after"] / r["probe_before"] for r in restarts]
     lasting = [
         r["epoch"]
         for r, later in itertools.pairwise(restarts)
         if r["probe_after"] > config.loss_rise * r["probe_before"] and later["probe_before"] > r["probe_before"]
     ]
-    ratios = [v for r in restarts for v in r["norm_ratio_A"] + r["norm_ratio_B"]]
-    off = max(abs(v - 1) for v in ratios)
-    return {"found": bool(lasting) or off > 0.5, "loss_rise_max": worst, "epochs": lasting, "norm_off_max": off}
+    ratios = [
+        {"epoch": r["epoch"], "layer": layer, "factor": factor, "norm_ratio": ratio}
+        for r in restarts
+        for factor in "AB"
+        for layer, ratio in zip(layers, r[f"norm_ratio_{factor}"], strict=True)
+    ]
+    furthest = max(ratios, key=lambda at: abs(at["norm_ratio"] - 1))
+    off = abs(furthest["norm_ratio"] - 1)
+    at_rise = [at for at in ratios if at["epoch"] in lasting[:1]]
+    return {
+        "found": bool(lasting) or off > 0.5,
+        "loss_rise_max": max(rises),
+        "epochs": lasting,
+        "norm_off_max": off,
+        "at": max(at_rise, key=lambda at: abs(at["norm_ratio"] - 1)) if at_rise else furthest,
+    }
 
 
 def _stagnation(restarts):

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from aclora.dataset import square
 from aclora.errors import InputError
 
 
@@ -116,15 +117,6 @@ def predict(unet, noisy: Tensor, times: Tensor, text: dict[str, Tensor]) -> Tens
     """The UNet's prediction for noisy latents (n, c, h, w) at `times` (n,) under `text`."""
     added = {k: text[k] for k in ("text_embeds", "time_ids") if k in text}
     return unet(noisy, times, text["prompt_embeds"], added_cond_kwargs=added or None, return_dict=False)[0]
-
-
-def square(picture: Image.Image, size: int) -> Image.Image:
-    """The central square of a picture, `size` pixels a side, RGB."""
-    side = min(picture.size)
-    left, top = (picture.width - side) // 2, (picture.height - side) // 2
-    box = (left, top, left + side, top + side)
-    # cropped first: a resize with a box would let what lies outside bleed in
-    return picture.convert("RGB").crop(box).resize((size, size), Image.Resampling.LANCZOS)
 
 
 def to_tensor(picture: Image.Image) -> Tensor:

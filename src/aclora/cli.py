@@ -16,9 +16,20 @@ def main(argv: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("check", help="check params.yaml, pictures, captions and prompts before any work begins")
     commands.add_parser("scores", help="the last run's scores of every style, adapter beside base")
-    command = parser.parse_args(argv).command
+    both = commands.add_parser(
+        "compare",
+        help="two runs side by side, paired, with intervals",
+        epilog="example: aclora compare main my-experiment --style watercolor",
+    )
+    for which in ("A", "B"):
+        both.add_argument(which, help="a git revision, a DVC experiment, or a folder (a project's or its metrics)")
+    both.add_argument("--style", help="this one alone")
+    args = parser.parse_args(argv)
     try:
-        {"check": check, "scores": scores}[command]()
+        if args.command == "compare":
+            compare_runs(args.A, args.B, args.style)
+        else:
+            {"check": check, "scores": scores}[args.command]()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -54,30 +65,73 @@ def check() -> None:
         )
 
 
-SHOWN = {
-    "kid": "KID ↓",
-    "fid": "FID ↓",
-    "style_accuracy": "style recognised ↑",
-    "object_accuracy": "object recognised ↑",
-    "colour_accuracy": "colour recognised ↑",
-    "nearest_training_relative": "distance to nearest training picture (held-out = 1)",
-}
-
-
 def scores() -> None:
-    """Print metrics/<style>/scores.json of every style as a table."""
+    """Print metrics/<style>/scores.json of every style as a table, the adapter beside the base."""
     from aclora import params
+    from aclora.evaluation import FIGURES
 
     for name in params.styles():
         folder = Path("metrics") / name
         try:
             found = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
+            about = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise InputError(f"{folder}/scores.json is missing: run `dvc repro` first") from None
-        n = found["counts"]["generated"]
-        print(f"\n{name}: {n} pictures against {found['reference']}, encoder {found['encoder']}")
-        print(f"  {'':52}{'base':>10}{'adapter':>10}")
-        for key, label in SHOWN.items():
-            if key in found["base"]:
-                print(f"  {label:52}{found['base'][key]:10.3f}{found['adapter'][key]:10.3f}")
+            raise InputError(f"{folder}/evaluation.json is missing: run `dvc repro` first") from None
+        counts, reference = about["counts"], about["reference"]
+        print(f"\n{name}: {counts['generated']} pictures, {counts['prompts']} prompts, against {reference['what']}")
+        print(f"  {'':50}{'base':>9}{'adapter':>9}   95 % of it, or of the adapter minus the base")
+        for key, figure in FIGURES.items():
+            if found.get(key) is not None:
+                base, difference = found.get(f"base_{key}"), about["figures"].get(f"{key}_minus_base", {})
+                shown = f"{base:9.3f}" if base is not None else " " * 9
+                interval = about["figures"][key].get("interval")
+                sure = f"   {_interval(interval)}" if interval else ""
+                if difference:
+                    sure += f"   {_interval(difference['interval'], '+')}"
+                print(f"  {figure.label:50}{shown}{found[key]:9.3f}{sure}")
+        if "real_dino_score" in found:
+            print(f"  {'DINO score among the real pictures: the ceiling':50}{'':9}{found['real_dino_score']:9.3f}")
+        if not reference["held_out"]:
+            print("  the reference is what was trained on: FID, KID, CMMD and DINO reward copies of it")
+        labels = sorted({f["encoder"] for f in about["figures"].values()})
+        print(f"  encoders: {', '.join(labels)}")
         print(f"  pictures: {folder}/contact_sheet.png · adapter: models/adapters/{name}")
+
+
+def compare_runs(first: str, second: str, style: str | None) -> None:
+    """Print two evaluations side by side, for every style that both have."""
+    from aclora.compare import compare, styles_of
+    from aclora.errors import did_you_mean
+    from aclora.evaluation import FIGURES
+
+    one, other = styles_of(first), styles_of(second)
+    both = [name for name in one if name in other]
+    if not both or (style and style not in both):
+        raise InputError(f"style {style or '…'!r} was not evaluated in both; {did_you_mean(style or '', both)}")
+    for name in [style] if style else both:
+        a, b = one[name](), other[name]()
+        rows, improvement, left_out = compare(a, b)
+        counts = a.about["counts"]
+        print(f"\n{name}: A = {first} ({a.method}), B = {second} ({b.method})")
+        print(f"  {counts['generated']} pairs of prompt and seed against {a.about['reference']['what']}\n")
+        print(f"  {'':50}{'A':>9}{'B':>9}{'A − B':>9}   {'95 % interval':18}{'change':>8}")
+        for row in rows:
+            interval = _interval(row.interval, "+") if row.interval else ""
+            change = f"{row.change:+8.1%}" if row.change is not None else ""
+            values = f"{row.a:9.3f}{row.b:9.3f}{row.a - row.b:+9.3f}"
+            print(f"  {FIGURES[row.name].label:50}{values}   {interval:18}{change}".rstrip())
+        if improvement is not None:
+            print(f"\n  average improvement of A over B (FID, CLIP, DINO, ImageReward): {improvement:+.1%}")
+        for key, why in left_out.items():
+            print(f"  left out of the average: {FIGURES[key].label[:-2]}, {why}")
+        print(
+            "  change is relative to |B|, positive where A is better; of FID, KID and CMMD there is no interval here:"
+        )
+        print("  they are not means over pictures, only runs with other seeds tell how far they scatter")
+    missing = sorted(set(one) ^ set(other))
+    if missing and not style:
+        print(f"\nevaluated in only one of the two: {', '.join(missing)}")
+
+
+def _interval(ends, sign=""):
+    return f"[{ends[0]:{sign}.3f}, {ends[1]:{sign}.3f}]"

@@ -52,6 +52,37 @@ def read_pictures(folder: Path) -> list[Image.Image]:
     return [read_picture(f) for f in picture_files(folder)]
 
 
+def read_generated(folder: Path, kind: str) -> tuple[list[dict], list[Image.Image]]:
+    """The lines of a folder's prompts.jsonl (file, prompt, seed) and its pictures of one kind ("adapter", "base").
+
+    `InputError` where there are none, where one is gone, or where they are not all of one size.
+    """
+    listed = folder / "prompts.jsonl"
+    again = "run the generate stage again"
+    if not listed.is_file():
+        raise InputError(f"{folder} holds no generated pictures (prompts.jsonl is missing): {again}")
+    rows = [json.loads(line) for line in listed.read_text(encoding="utf-8").splitlines()]
+    files = [folder / kind / row["file"] for row in rows]
+    missing = [file for file in files if not file.is_file()]
+    if not rows or missing:
+        what = f"{missing[0]}, which {listed} lists, is missing" if missing else f"{listed} lists no pictures"
+        raise InputError(f"{what}: {again}")
+    pictures = [read_picture(file) for file in files]
+    for file, picture in zip(files, pictures, strict=True):
+        if picture.size != pictures[0].size:
+            raise InputError(f"{file} is {picture.size}, {files[0]} {pictures[0].size}: one size is needed; {again}")
+    return rows, pictures
+
+
+def square(picture: Image.Image, size: int) -> Image.Image:
+    """The central square of a picture, `size` pixels a side, RGB."""
+    side = min(picture.size)
+    left, top = (picture.width - side) // 2, (picture.height - side) // 2
+    box = (left, top, left + side, top + side)
+    # cropped first: a resize with a box would let what lies outside bleed in
+    return picture.convert("RGB").crop(box).resize((size, size), Image.Resampling.LANCZOS)
+
+
 def sha256(file: Path) -> str:
     """Hex digest of a file's bytes."""
     return hashlib.sha256(file.read_bytes()).hexdigest()

@@ -17,6 +17,7 @@ class Generate:
 
     prompts: str
     images_per_prompt: int = 2
+    without_trigger: int = 1
     seed: int = 30
     num_inference_steps: int = 20
     guidance_scale: float = 7.5
@@ -26,6 +27,7 @@ class Generate:
 
     def __post_init__(self):
         require(self.images_per_prompt >= 1, "images_per_prompt", self.images_per_prompt, "at least 1")
+        require(self.without_trigger >= 0, "without_trigger", self.without_trigger, "0 or more")
         require(self.seed >= 0, "seed", self.seed, "0 or more")
         require(self.num_inference_steps >= 1, "num_inference_steps", self.num_inference_steps, "at least 1")
         require(self.guidance_scale >= 0, "guidance_scale", self.guidance_scale, "0 or more")

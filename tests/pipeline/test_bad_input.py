@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 PICTURES = Path("data/styles/watercolor")
 
@@ -33,6 +34,28 @@ def too_fast(p):
 
 def caption_not_utf8(p):
     (p.folder / PICTURES / "03.txt").write_bytes(b"caf\xe9")
+
+
+def nothing_generated(p):
+    shutil.rmtree(p.folder / "data/generated/watercolor")
+
+
+def mixed_sizes(p):
+    file = p.folder / "data/generated/watercolor/adapter/0002.png"
+    file.unlink()  # a link into DVC's cache, perhaps
+    Image.new("RGB", (32, 32)).save(file)
+
+
+def one_real(p):
+    (p.folder / "data/one").mkdir()
+    shutil.copy(p.folder / PICTURES / "01.png", p.folder / "data/one")
+    p.edit("params.yaml", "    reference: ", "    reference: data/one")
+
+
+def no_vocabulary(p):
+    shutil.copytree(p.folder / "models/miniature/clip", p.folder / "models/miniature/mute")
+    (p.folder / "models/miniature/mute/tokenizer.json").unlink()
+    p.edit("params.yaml", "  clip: ", "  clip: models/miniature/mute")
 
 
 def setting(old, new):
@@ -84,8 +107,30 @@ CASES = {
     "no judge": (
         "evaluate",
         setting("  judge: ", "  judge: models/none"),
-        "evaluate.judge = 'models/none': no judge there",
+        "evaluate.judge = 'models/none': no such folder; of a hub name give the commit",
     ),
+    "encoder not to be had": (
+        "evaluate",
+        setting("  clip: ", "  clip: openai/clip-vit-large-patch14@32bd64288804d66eefd0ccbe215aa642df71cc41"),
+        "and name it, or set it to null: without CMMD, CLIP score and copies, still computed are FID, KID and NFID",
+    ),
+    "nothing generated": (
+        "evaluate",
+        nothing_generated,
+        "data/generated/watercolor holds no generated pictures (prompts.jsonl is missing): run the generate stage",
+    ),
+    "generated picture gone": (
+        "evaluate",
+        lambda p: (p.folder / "data/generated/watercolor/base/0003.png").unlink(),
+        "base/0003.png, which data/generated/watercolor/prompts.jsonl lists, is missing",
+    ),
+    "sizes mixed": (
+        "evaluate",
+        mixed_sizes,
+        "adapter/0002.png is (32, 32), data/generated/watercolor/adapter/0000.png",
+    ),
+    "one real picture": ("evaluate", one_real, "data/one holds one picture; to compare with, at least 2 are needed"),
+    "vocabulary missing": ("evaluate", no_vocabulary, "evaluate.clip = 'models/miniature/mute'"),
     "no reference": (
         "evaluate",
         setting("    reference: ", "    reference: data/nowhere"),
@@ -156,3 +201,21 @@ def test_aclora_check_finds_it_before_any_work(finished):
         caption.write_text(text)
     assert failed.returncode == 1
     assert "05.png has an empty caption (05.txt)" in failed.stderr
+
+
+def test_a_strict_audit_ends_the_pipeline_and_leaves_its_report(finished):
+    before = (finished.folder / "params.yaml").read_bytes()
+    finished.edit("params.yaml", "  strict: ", "  strict: true")
+    finished.edit("params.yaml", "  min_kept: ", "  min_kept: 0.99")
+    try:
+        failed = finished.run("dvc", "repro", "restart-audit")
+        report = (finished.folder / "metrics/watercolor/audit.json").read_text()
+    finally:
+        (finished.folder / "params.yaml").write_bytes(before)
+    assert failed.returncode != 0
+    line = next(line for line in failed.stderr.splitlines() if line.startswith("error: "))
+    assert "watercolor: rank collapse at epoch" in line
+    assert "attn" in line
+    assert "raise aclora.alpha" in line
+    assert '"found": true' in report
+    finished.run("dvc", "checkout", "--force")

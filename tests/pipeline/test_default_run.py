@@ -23,20 +23,21 @@ def default(tmp_path_factory):
 @pytest.mark.slow
 def test_the_style_is_learnt_and_not_copied(default):
     scores = json.loads((default.folder / SCORES).read_text())
-    assert scores["counts"]["reference"] == 256
-    assert scores["adapter"]["kid"] <= 0.5 * scores["base"]["kid"]
-    assert scores["adapter"]["nearest_training_relative"] >= 0.8
-    assert scores["adapter"]["style_accuracy"] > scores["base"]["style_accuracy"] + 0.5
+    assert scores["kid"] <= 0.5 * scores["base_kid"]
+    assert scores["dino_score"] > scores["base_dino_score"] + 0.1
+    assert scores["copies"] == 0
+    assert scores["nearest_training"] >= 0.8
+    assert scores["style_accuracy"] > scores["base_style_accuracy"] + 0.5
 
 
 @pytest.mark.slow
 def test_the_committed_figures_come_out(default):
     committed = json.loads((ROOT / SCORES).read_text())
     made = json.loads((default.folder / SCORES).read_text())
-    for kind in ("adapter", "base"):
-        for key, value in committed[kind].items():
-            # other processors round differently; the training carries that on
-            assert made[kind][key] == pytest.approx(value, rel=0.15, abs=0.05), f"{kind} {key}"
+    assert set(made) == set(committed)
+    for key, value in committed.items():
+        # other processors round differently; the training carries that on
+        assert made[key] == pytest.approx(value, rel=0.15, abs=0.05 if "clip_score" not in key else 1.0), key
     # where the lock's own machine kind runs this, nothing at all differs
     changed = default.run("git", "status", "--porcelain").stdout
     lock = yaml.safe_load((ROOT / "dvc.lock").read_text())

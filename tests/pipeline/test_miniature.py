@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from aclora.backbone import Model, load_pipeline, native_size
-from aclora.metrics.encoders import Judge
+from aclora.metrics.encoders.judge import Judge
 from miniature import captioner, clip, dino, reward
 from miniature.card import NETWORKS
 from miniature.drawing import draw

@@ -1,9 +1,11 @@
 """The whole pipeline on the miniature, as `dvc repro` runs it."""
 
+import csv
 import hashlib
 import importlib.util
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +40,9 @@ def test_everything_comes_out(done):
         "data/generated/watercolor",
         "metrics/watercolor/contact_sheet.png",
         "metrics/watercolor/scores.json",
+        "metrics/watercolor/evaluation.json",
+        "metrics/watercolor/per_image.csv",
+        "metrics/watercolor/per_reference.csv",
     }
     rows = (done.folder / "metrics/watercolor/restarts.csv").read_text().splitlines()
     assert [row.split(",")[0] for row in rows] == ["epoch", "2", "4", "6"]
@@ -52,22 +57,68 @@ def test_everything_comes_out(done):
             assert np.asarray(image).std() > 5
 
 
-def test_scores_name_their_encoder_and_counts(done):
+PAPERS = {"fid", "clip_score", "dino_score", "image_reward"}
+
+
+def test_scores_are_flat_numbers_for_adapter_and_base(done):
     scores = read_json(done, "metrics/watercolor/scores.json")
-    assert re.fullmatch(r"judge [0-9a-f]{12}", scores["encoder"])
-    assert scores["counts"] == {"generated": 32, "reference": 24, "training": 12}
-    assert {"kid", "fid", "style_accuracy", "object_accuracy", "nearest_training_relative"} <= set(scores["adapter"])
-    assert scores["adapter"]["kid"] != scores["base"]["kid"]
+    assert all(isinstance(v, float) for v in scores.values())
+    assert PAPERS | {f"base_{k}" for k in PAPERS} | {"kid", "cmmd", "nfid", "copies", "drift"} <= set(scores)
+    assert scores["kid"] != scores["base_kid"]
     shown = done.run("dvc", "metrics", "show").stdout
-    assert "kid" in shown
+    assert "base_image_reward" in shown
     assert "audit" in shown
+
+
+def test_every_figure_names_its_encoder_and_counts(done):
+    scores = read_json(done, "metrics/watercolor/scores.json")
+    about = read_json(done, "metrics/watercolor/evaluation.json")
+    assert set(about["figures"]) == set(scores)
+    for made in about["figures"].values():
+        assert re.fullmatch(r"models/miniature/(judge|clip|dino|reward) [0-9a-f]{12}", made["encoder"])
+        assert all(count >= 2 for key, count in made.items() if key not in ("encoder", "interval"))
+        low, high = made.get("interval", (0, 0))
+        assert low <= high
+    assert about["figures"]["kid"] | {"encoder": ""} == {"encoder": "", "generated": 32, "reference": 24}
+    assert about["figures"]["copies"]["training"] == 12
+    assert about["counts"]["without_trigger"] == 32
+    low, high = about["figures"]["clip_score"]["interval"]
+    assert low < scores["clip_score"] < high
+
+
+def test_per_image_values_average_to_the_scores(done):
+    with (done.folder / "metrics/watercolor/per_image.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [sum(r["set"] == kind for r in rows) for kind in ("adapter", "base", "plain_adapter", "plain_base")] == [
+        32
+    ] * 4
+    scores = read_json(done, "metrics/watercolor/scores.json")
+    for kind, prefix in (("adapter", ""), ("base", "base_")):
+        for key in ("clip_score", "dino_score", "image_reward"):
+            mean = np.mean([float(r[key]) for r in rows if r["set"] == kind])
+            assert scores[prefix + key] == pytest.approx(mean, rel=1e-4, abs=1e-5)
+    assert all("zxq style" in r["prompt"] for r in rows if not r["set"].startswith("plain"))
+    assert not any("zxq" in r["prompt"] for r in rows if r["set"].startswith("plain"))
+    assert {r["nearest_training"] for r in rows} <= {f"data/styles/watercolor/{i:02}.png" for i in range(1, 13)}
 
 
 def test_the_scores_are_shown_as_a_table(done):
     said = done.run("aclora", "scores").stdout
-    assert "watercolor: 32 pictures against 24 held-out drawings, encoder judge" in said
-    kid = read_json(done, "metrics/watercolor/scores.json")["adapter"]["kid"]
+    assert "watercolor: 32 pictures, 32 prompts, against 24 held-out drawings" in said
+    kid = read_json(done, "metrics/watercolor/scores.json")["kid"]
     assert f"{kid:.3f}" in said
+    assert "encoders: models/miniature/clip" in said
+
+
+def test_the_cache_of_features_changes_nothing(done):
+    scores = done.folder / "metrics/watercolor/scores.json"
+    before = scores.read_bytes()
+    assert list((done.folder / ".cache/features").glob("*.safetensors"))
+    for state in ("as it is", "gone"):
+        if state == "gone":
+            shutil.rmtree(done.folder / ".cache")
+        assert done.run("python", "-m", "stages.evaluate", "watercolor").returncode == 0
+        assert scores.read_bytes() == before
 
 
 def test_history_spectra_and_signal_belong_together(done):
@@ -116,8 +167,10 @@ def test_what_a_stage_opens_is_declared(done, stage):
         return Path(importlib.util.source_from_cache(path)) if path.suffix == ".pyc" else path
 
     opened = {source(n) for n in seen["opened"]}
-    # params.yaml is declared section by section; packages without code and an out's own scratch do not count
+    # params.yaml is declared section by section; packages without code, an out's own scratch, and the cache of
+    # features, which changes nothing, do not count
     opened -= {Path("params.yaml"), Path("miniature/__init__.py")}
+    opened = {p for p in opened if p.parts[0] != ".cache"}
     opened = {
         p for p in opened if not p.name.endswith(".part") and not any(q.name.endswith(".part") for q in p.parents)
     }
@@ -167,7 +220,8 @@ def test_the_rivals_run_the_same_pipeline(project, method):
     audit = read_json(project, "metrics/watercolor/audit.json")
     assert audit["method"] == method
     assert audit["restarts"] == 0
-    assert (scores["adapter"] == scores["base"]) == (method == "base")
+    assert (scores["fid"] == scores["base_fid"]) == (method == "base")
+    assert (scores["drift"] == pytest.approx(0, abs=1e-6)) == (method == "base")
 
 
 @pytest.mark.slow

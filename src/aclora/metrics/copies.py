@@ -1,12 +1,34 @@
-"""How near generated pictures come to the ones that were trained on."""
+"""How near generated pictures come to the ones that were trained on, and which of them are copies."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from aclora.metrics.checks import comparable
 
-def nearest_distance(x: Tensor, training: Tensor) -> Tensor:
-    """Each x's distance to its nearest training picture: features (n, d) and (m, d) → (n,).
+NEAR = 0.5  # of the reals' own distance: docs/metrics.md shows what it finds and what it takes for a copy by mistake
 
-    Set beside the same of pictures that nobody trained on: copies are nearer than those.
+
+def nearest(x: Tensor, training: Tensor) -> tuple[Tensor, Tensor]:
+    """Each x's distance to its nearest training picture, and that one's index: (n, d) and (m, d) → (n,), (n,).
+
+    Distance of features brought to length 1 (0 … 2), float64.
     """
-    return torch.cdist(x.double(), training.double()).min(1).values
+    x, training = (F.normalize(s, dim=-1) for s in comparable("nearness", x, training, least=1))
+    distance, index = torch.cdist(x, training).min(1)
+    return distance, index
+
+
+def own_distance(training: Tensor, real: Tensor | None = None) -> float:
+    """How far apart pictures of the style are: the median distance of `real` (k, d) ones, which nobody trained on, to
+    their nearest of `training` (m, d); without them of each training picture to its nearest other."""
+    if real is not None:
+        return nearest(real, training)[0].median().item()
+    unit, _ = comparable("the training pictures' distances", training, training)
+    unit = F.normalize(unit, dim=-1)
+    return torch.cdist(unit, unit).fill_diagonal_(torch.inf).min(1).values.median().item()
+
+
+def copies(x: Tensor, training: Tensor, own: float) -> Tensor:
+    """Which of x (n, d) are copies of one of `training` (m, d): nearer than half of `own`, bool (n,)."""
+    return nearest(x, training)[0] < NEAR * own

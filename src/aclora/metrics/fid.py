@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from aclora.errors import InputError
+from aclora.metrics.checks import comparable
 
 
 def frechet_distance(x: Tensor, y: Tensor) -> float:
@@ -12,9 +12,7 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
     tr √(Σx Σy) is the nuclear norm of A Bᵀ with A = (x − μx) / √(n − 1), B likewise: no matrix
     root, and never a d × d matrix. float64. Biased upwards for small sets.
     """
-    if min(len(x), len(y)) < 2:
-        raise InputError(f"FID of {len(x)} and {len(y)} pictures: at least 2 of each are needed")
-    x, y = x.double(), y.double()
+    x, y = comparable("FID", x, y)
     a = (x - x.mean(0)) / (len(x) - 1) ** 0.5  # (n, d)
     b = (y - y.mean(0)) / (len(y) - 1) ** 0.5  # (m, d)
     shared = torch.linalg.svdvals(a @ b.T).sum()

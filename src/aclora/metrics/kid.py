@@ -2,23 +2,25 @@
 
 from torch import Tensor
 
-from aclora.errors import InputError
+from aclora.metrics.checks import comparable
 
 
-def kernel_distance(x: Tensor, y: Tensor) -> float:
-    """Squared maximum mean discrepancy of features x (n, d) and y (m, d), n and m at least 2.
+def squared_mmd(xx: Tensor, yy: Tensor, xy: Tensor) -> float:
+    """Squared maximum mean discrepancy from kernel values xx (n, n), yy (m, m) and xy (n, m).
 
-    Kernel (x·y / d + 1)³, the full U-statistic over all pairs, no subsets; float64. Its
-    expectation is 0 for sets of one distribution, so a single value may be below 0.
+    The full U-statistic over all pairs, no subsets (Gretton et al. 2012, equation 3): its expectation is 0
+    for sets of one distribution, so a single value may be below 0.
     """
-    n, m = len(x), len(y)
-    if min(n, m) < 2:
-        raise InputError(f"KID of {n} and {m} pictures: at least 2 of each are needed")
-    x, y = x.double(), y.double()
-    xx, yy, xy = _kernel(x, x), _kernel(y, y), _kernel(x, y)
+    n, m = xy.shape
     within_x = (xx.sum() - xx.trace()) / (n * (n - 1))
     within_y = (yy.sum() - yy.trace()) / (m * (m - 1))
     return (within_x + within_y - 2 * xy.mean()).item()
+
+
+def kernel_distance(x: Tensor, y: Tensor) -> float:
+    """`squared_mmd` of features x (n, d) and y (m, d) under the kernel (x·y / d + 1)³; n and m at least 2, float64."""
+    x, y = comparable("KID", x, y)
+    return squared_mmd(_kernel(x, x), _kernel(y, y), _kernel(x, y))
 
 
 def _kernel(a, b):

@@ -1,100 +1,161 @@
-"""Frozen networks that look at pictures: picture → features.
+"""Frozen networks that look at pictures: picture → features. A file per kind; here: how each is found, named, asked.
 
-The judge is the miniature's own: it reads drawings, and its last hidden layer serves as features.
+An encoder is named by a folder, or by a hub name with the commit that is meant (`owner/name@commit`). Figures made
+by different ones do not compare, so every figure carries its encoder's label: the name, and a digest of its files.
 """
 
 import hashlib
-import json
+import importlib
+import os
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from aclora.errors import InputError
+from aclora.metrics.checks import finite
+
+OWN_FILES = {".safetensors", ".pth", ".pt", ".bin", ".json", ".txt"}  # weights, configs, vocabularies
+COMPUTES = {
+    "fid": "FID, KID and NFID",
+    "clip": "CMMD, CLIP score and copies",
+    "dino": "DINO score and drift",
+    "image_reward": "ImageReward",
+    "judge": "what the judge recognises",
+}
+NETWORKS = {"judge": "Judge", "inception": "Inception", "clip": "Clip", "dino": "Dino", "image_reward": "Reward"}
 
 
-class Judge(nn.Module):
-    """A convolutional classifier of drawings: objects, their colours and sides, background, style.
+class Encoder:
+    """A network that is loaded when a picture comes that it has not seen; what it saw is kept by content in `cache`.
 
-    `vocabulary` lists the names of each; `forward` takes pictures (n, 3, size, size) in −1…1.
+    `kind` is a knob of the section `evaluate` (a key of COMPUTES), `name` its value. `device` is where it runs,
+    `batch_size` how many pictures at once: that bounds memory and changes nothing else. Raises `InputError` if the
+    network cannot be had.
     """
 
-    def __init__(self, vocabulary: dict[str, list[str]], size: int = 64, width: int = 256, feature_scale: float = 1.0):
-        super().__init__()
-        self.vocabulary, self.size, self.width, self.feature_scale = vocabulary, size, width, feature_scale
-        plan = ((3, 32, 2), (32, 64, 2), (64, 128, 1), (128, 128, 2), (128, 192, 1), (192, 192, 2))
-        self.body = nn.Sequential(
-            *(
-                m
-                for i, o, stride in plan
-                for m in (nn.Conv2d(i, o, 3, stride, 1, bias=False), nn.BatchNorm2d(o), nn.ReLU())
-            ),
-            nn.AdaptiveAvgPool2d(4),
-            nn.Flatten(),
-            nn.Dropout(0.1),
-            nn.Linear(192 * 16, width),
-            nn.GELU(),
-        )
-        o, c, s = (len(vocabulary[k]) for k in ("objects", "colours", "sides"))
-        self.sizes = {"object": (o,), "colour": (o, c), "side": (o, s)}
-        self.sizes |= {"background": (len(vocabulary["backgrounds"]),), "style": (len(vocabulary["styles"]),)}
-        self.heads = nn.ModuleDict({k: nn.Linear(width, int(np.prod(v))) for k, v in self.sizes.items()})
+    def __init__(self, kind: str, name: str, cache: Path, batch_size: int = 32, device: str = "cpu"):
+        self.kind, self.name, self.cache, self.batch_size, self.device = kind, name, cache, batch_size, device
+        self.place = locate(kind, name)
+        self.digest = digest(self.place)
+        self.label = f"{name} {self.digest}"
 
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """`features` (n, width) and the logits of each head: object (n, o), colour (n, o, c), …"""
-        features = self.body(x)
-        return {"features": features} | {k: h(features).view(-1, *self.sizes[k]) for k, h in self.heads.items()}
+    @cached_property
+    def network(self):
+        """The network itself, in float32 on `device`."""
+        quieten()
+        kind = self.kind
+        if kind == "fid":
+            kind = "judge" if (self.place / "config.json").is_file() else "inception"
+        module = importlib.import_module(f"aclora.metrics.encoders.{kind}")
+        return getattr(module, NETWORKS[kind]).from_pretrained(self.place).to(self.device)
 
-    @torch.no_grad()
-    def look(self, pictures: list[Image.Image], batch: int = 64) -> dict[str, Tensor]:
-        """`forward` of pictures of any size, brought to the judge's own by area averaging.
+    def look(self, pictures: Sequence[Image.Image], names: list[str]) -> dict[str, Tensor]:
+        """`features` (n, d), and whatever else the network says of each picture. A feature that is no finite number
+        is an `InputError` that names the picture."""
+        return self._kept("look", names, pictures)
 
-        Features are scaled to a root mean square of 1 over plain drawings, so that distances have a
-        size one can read.
-        """
-        self.eval()
-        outs = []
-        for start in range(0, len(pictures), batch):
-            part = [self._pixels(p) for p in pictures[start : start + batch]]
-            outs.append(self(torch.stack(part)))
-        seen = {k: torch.cat([o[k] for o in outs]) for k in outs[0]}
-        return seen | {"features": seen["features"] * self.feature_scale}
+    def read(self, prompts: list[str]) -> Tensor:
+        """CLIP: the prompts' embeddings (n, d)."""
+        return self._kept("read", prompts, prompts)["features"]
 
-    def _pixels(self, picture):
-        small = picture.convert("RGB")
-        if small.size != (self.size, self.size):
-            small = small.resize((self.size, self.size), Image.Resampling.BOX)
-        return torch.from_numpy(np.array(small)).permute(2, 0, 1).float() / 127.5 - 1
+    def score(self, pictures: Sequence[Image.Image], prompts: list[str], names: list[str]) -> Tensor:
+        """ImageReward: the reward of each picture for its prompt (n,)."""
+        return self._kept("score", names, pictures, prompts)["features"]
 
-    def save_pretrained(self, folder: Path) -> None:
-        """config.json and model.safetensors in half precision."""
-        folder.mkdir(parents=True, exist_ok=True)
-        config = {k: getattr(self, k) for k in ("vocabulary", "size", "width", "feature_scale")}
-        (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
-        tensors = {k: v.half().contiguous() if v.is_floating_point() else v for k, v in self.state_dict().items()}
-        save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-
-    @classmethod
-    def from_pretrained(cls, folder: Path) -> "Judge":
-        """Load what `save_pretrained` wrote, in float32, ready to look."""
+    def _kept(self, method, names, *args):
+        file = self.cache / f"{self._key(method, args)}.safetensors"
         try:
-            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-            tensors = load_file(folder / "model.safetensors")
-        except OSError:
-            raise InputError(
-                f"evaluate.judge = {str(folder)!r}: no judge there; it is models/miniature/judge in the repository"
-            ) from None
-        judge = cls(**config)
-        judge.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
-        return judge.eval()
+            return load_file(file)
+        except (OSError, SafetensorError):  # not yet there, or cut short
+            said = getattr(self.network, method)(*args, batch=self.batch_size)
+        said = {k: v.cpu().contiguous() for k, v in (said if isinstance(said, dict) else {"features": said}).items()}
+        for values in said.values():
+            finite(values, names)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_suffix(f".{os.getpid()}.part")
+        save_file(said, part)
+        part.replace(file)
+        return said
+
+    def _key(self, method, args):
+        sha = hashlib.sha256(f"{self.digest} {code()} {method} {self.device}".encode())
+        for item in (item for items in args for item in items):
+            sha.update(item.encode() if isinstance(item, str) else content(item))
+        return sha.hexdigest()[:32]
 
 
-def digest(folder: Path) -> str:
-    """Twelve hex digits that stand for a network's weights: figures of different ones do not compare."""
+def locate(kind: str, name: str) -> Path:
+    """The folder (or file) that a knob names, fetched from the hub if it is no folder.
+
+    Raises `InputError` that says what to put where, and what can still be computed without it.
+    """
+    if Path(name).exists():
+        return Path(name)
+    others = ", ".join(v for k, v in COMPUTES.items() if k != kind)
+    aid = f"or set it to null: without {COMPUTES[kind]}, still computed are {others}"
+    owner, _, revision = name.partition("@")
+    if name.startswith((".", "/")) or owner.count("/") != 1:
+        raise InputError(f"evaluate.{kind} = {name!r}: no such folder, and not a hub name (owner/name@commit); {aid}")
+    if not revision:
+        raise InputError(
+            f"evaluate.{kind} = {name!r}: no such folder; of a hub name give the commit that is meant, {name}@<commit>"
+        )
+    from huggingface_hub import snapshot_download
+
+    patterns = ["*.json", "*.txt", "model.safetensors"]
+    try:
+        place = Path(snapshot_download(owner, revision=revision, allow_patterns=patterns))
+        if not (place / "model.safetensors").exists():
+            place = Path(snapshot_download(owner, revision=revision, allow_patterns=[*patterns, "pytorch_model.bin"]))
+        return place
+    except (OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"evaluate.{kind} = {name!r} is not to be had from the hub ({first}); where there is a network run "
+            f"`hf download {owner} --revision {revision} --local-dir models/encoders/{kind}`, put that folder here "
+            f"and name it, {aid}"
+        ) from None
+
+
+def digest(place: Path) -> str:
+    """Twelve hex digits that stand for a network: its weights, configs and vocabularies."""
     sha = hashlib.sha256()
-    for file in sorted(folder.rglob("*.safetensors")):
+    files = [place] if place.is_file() else sorted(f for f in place.rglob("*") if f.suffix in OWN_FILES)
+    for file in files:
         sha.update(file.read_bytes())
     return sha.hexdigest()[:12]
+
+
+def content(picture: Image.Image) -> bytes:
+    """What a picture shows, as bytes: its mode, size and pixels."""
+    return hashlib.sha256(f"{picture.mode} {picture.size}".encode() + picture.tobytes()).digest()
+
+
+def digest_of(pictures: Sequence[Image.Image]) -> str:
+    """Twelve hex digits that stand for a set of pictures in their order."""
+    return hashlib.sha256(b"".join(map(content, pictures))).hexdigest()[:12]
+
+
+def code() -> str:
+    """Stands for the code in this folder: features that another version made are not taken for this one's."""
+    return hashlib.sha256(b"".join(f.read_bytes() for f in sorted(Path(__file__).parent.glob("*.py")))).hexdigest()[:12]
+
+
+def in_batches(look: Callable[[list], Tensor], items: Sequence, batch: int) -> Tensor:
+    """`look` of so many items at a time, put together on the CPU, without gradients."""
+    with torch.no_grad():
+        return torch.cat([look(items[i : i + batch]).float().cpu() for i in range(0, len(items), batch)])
+
+
+def quieten() -> None:
+    """No bars while weights load, and no advice about torchvision, which nothing here needs."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()

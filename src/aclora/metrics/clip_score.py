@@ -1,0 +1,17 @@
+"""CLIP score (arXiv 2104.08718): does a picture show what its prompt says?"""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from aclora.errors import InputError
+
+
+def clip_score(pictures: Tensor, prompts: Tensor) -> Tensor:
+    """100 · cosine of each picture's embedding (n, d) and its own prompt's (n, d) → (n,), float64.
+
+    Not cut at 0: a mean of cut values has no meaning as an average.
+    """
+    if pictures.shape != prompts.shape:
+        sizes = f"{tuple(pictures.shape)} picture and {tuple(prompts.shape)} prompt features"
+        raise InputError(f"CLIP score of {sizes}: a prompt for each picture is needed, by the same encoder")
+    return 100 * F.cosine_similarity(pictures.double(), prompts.double(), dim=-1)

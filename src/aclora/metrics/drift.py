@@ -1,0 +1,17 @@
+"""Drift: what an adapter changes where nobody called its style. Pairs of one prompt, without trigger, and one seed."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from aclora.metrics.checks import comparable
+
+
+def likeness(adapter: Tensor, base: Tensor) -> Tensor:
+    """Cosine of each pair's features, with the adapter (n, d) and without (n, d) → (n,), float64; 1: no change."""
+    adapter, base = comparable("drift", adapter, base, least=1)
+    return F.cosine_similarity(adapter, base, dim=-1)
+
+
+def drift(adapter: Tensor, base: Tensor) -> float:
+    """1 − the mean `likeness`: 0 for an adapter that leaves prompts without its trigger alone."""
+    return 1 - likeness(adapter, base).mean().item()
