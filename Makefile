@@ -35,6 +35,8 @@ miniature-card: $(READY)
 
 bench: $(READY)
 	python -m bench.repro
+	python -m bench.frechet
+	python -m bench.coverage
 
 tools:
 	@command -v git >/dev/null || { echo "git is missing: install it (Debian: apt install git)"; exit 1; }

@@ -84,12 +84,18 @@ def plot(means: dict, ranks: dict, file: Path) -> None:
     from matplotlib import pyplot as plt
 
     sets, figures = list(means), list(next(iter(means.values())))
-    figure, axis = plt.subplots(figsize=(12, 4.4), layout="constrained")
-    shown = axis.imshow([[ranks[s][f] for f in figures] for s in sets], cmap="RdYlGn_r", vmin=1, vmax=len(sets))
+    figure, axis = plt.subplots(figsize=(14, 4.4), layout="constrained")
+    shown = axis.imshow(
+        [[ranks[s][f] for f in figures] for s in sets], cmap="RdYlGn_r", vmin=1, vmax=len(sets), aspect="auto"
+    )
     for i, s in enumerate(sets):
         for j, f in enumerate(figures):
             axis.text(j, i, f"{means[s][f]:.3g}", ha="center", va="center", fontsize=9)
-    axis.set_xticks(range(len(figures)), [f.replace(", ", "\n") for f in figures], fontsize=8)
+    axis.set_xticks(
+        range(len(figures)),
+        [FIGURES[f.split(",")[0]].label + f.partition(",")[2].replace(" ", "\nvs. ") for f in figures],
+        fontsize=8,
+    )
     axis.set_yticks(range(len(sets)), sets)
     figure.colorbar(shown, ax=axis, label="mean rank of eight styles (1: best)")
     figure.savefig(file, dpi=100)

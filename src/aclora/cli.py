@@ -79,22 +79,21 @@ def scores() -> None:
             raise InputError(f"{folder}/evaluation.json is missing: run `dvc repro` first") from None
         counts, reference = about["counts"], about["reference"]
         print(f"\n{name}: {counts['generated']} pictures, {counts['prompts']} prompts, against {reference['what']}")
-        print(f"  {'':50}{'base':>9}{'adapter':>9}   95 % of it, or of the adapter minus the base")
+        print(f"  {'':50}{'base':>9}{'adapter':>9}   {'95 % interval':19}{'of adapter − base'}")
         for key, figure in FIGURES.items():
             if found.get(key) is not None:
-                base, difference = found.get(f"base_{key}"), about["figures"].get(f"{key}_minus_base", {})
+                base = found.get(f"base_{key}")
                 shown = f"{base:9.3f}" if base is not None else " " * 9
-                interval = about["figures"][key].get("interval")
-                sure = f"   {_interval(interval)}" if interval else ""
-                if difference:
-                    sure += f"   {_interval(difference['interval'], '+')}"
-                print(f"  {figure.label:50}{shown}{found[key]:9.3f}{sure}")
-        if "real_dino_score" in found:
-            print(f"  {'DINO score among the real pictures: the ceiling':50}{'':9}{found['real_dino_score']:9.3f}")
+                own, difference = (about["figures"].get(k, {}).get("interval") for k in (key, f"{key}_minus_base"))
+                sure = f"{_interval(own) if own else '':19}{_interval(difference, '+') if difference else ''}"
+                print(f"  {figure.label:50}{shown}{found[key]:9.3f}   {sure}".rstrip())
+        for key, label in (("real_dino_score", "DINO score"), ("real_copies", "share of copies")):
+            if found.get(key) is not None:
+                print(f"  {label + ' of the real pictures themselves':50}{'':9}{found[key]:9.3f}")
         if not reference["held_out"]:
             print("  the reference is what was trained on: FID, KID, CMMD and DINO reward copies of it")
         labels = sorted({f["encoder"] for f in about["figures"].values()})
-        print(f"  encoders: {', '.join(labels)}")
+        print(f"  encoders: {', '.join(labels)}; what each figure means: docs/metrics.md")
         print(f"  pictures: {folder}/contact_sheet.png · adapter: models/adapters/{name}")
 
 

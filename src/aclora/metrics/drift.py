@@ -3,12 +3,17 @@
 import torch.nn.functional as F
 from torch import Tensor
 
+from aclora.errors import InputError
 from aclora.metrics.checks import comparable
 
 
 def likeness(adapter: Tensor, base: Tensor) -> Tensor:
     """Cosine of each pair's features, with the adapter (n, d) and without (n, d) → (n,), float64; 1: no change."""
     adapter, base = comparable("drift", adapter, base, least=1)
+    if len(adapter) != len(base):
+        raise InputError(
+            f"drift of {len(adapter)} and {len(base)} pictures: each needs its pair, of one prompt and seed"
+        )
     return F.cosine_similarity(adapter, base, dim=-1)
 
 

@@ -4,10 +4,11 @@ An encoder is named by a folder, or by a hub name with the commit that is meant 
 by different ones do not compare, so every figure carries its encoder's label: the name, and a digest of its files.
 """
 
+import contextlib
 import hashlib
 import importlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -86,7 +87,8 @@ class Encoder:
     def _key(self, method, args):
         sha = hashlib.sha256(f"{self.digest} {code()} {method} {self.device}".encode())
         for item in (item for items in args for item in items):
-            sha.update(item.encode() if isinstance(item, str) else content(item))
+            one = item.encode() if isinstance(item, str) else content(item)
+            sha.update(len(one).to_bytes(8, "little") + one)
         return sha.hexdigest()[:32]
 
 
@@ -108,11 +110,11 @@ def locate(kind: str, name: str) -> Path:
         )
     from huggingface_hub import snapshot_download
 
-    patterns = ["*.json", "*.txt", "model.safetensors"]
+    beside, weights = ["*.json", "*.txt"], ["model.safetensors", "ImageReward.pt", "pt_inception*.pth"]
     try:
-        place = Path(snapshot_download(owner, revision=revision, allow_patterns=patterns))
-        if not (place / "model.safetensors").exists():
-            place = Path(snapshot_download(owner, revision=revision, allow_patterns=[*patterns, "pytorch_model.bin"]))
+        place = Path(snapshot_download(owner, revision=revision, allow_patterns=beside + weights))
+        if not any(list(place.glob(pattern)) for pattern in weights):
+            place = Path(snapshot_download(owner, revision=revision, allow_patterns=[*beside, "pytorch_model.bin"]))
         return place
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
@@ -121,6 +123,26 @@ def locate(kind: str, name: str) -> Path:
             f"`hf download {owner} --revision {revision} --local-dir models/encoders/{kind}`, put that folder here "
             f"and name it, {aid}"
         ) from None
+
+
+@contextlib.contextmanager
+def loading(kind: str, folder: Path) -> Iterator[None]:
+    """Whatever goes wrong inside becomes one line, an `InputError` that names the knob and the folder."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # broken JSON, a damaged file, other shapes: each reader has its own kinds of error
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        raise InputError(f"evaluate.{kind} = {str(folder)!r} cannot be loaded: {said[0]}") from None
+
+
+def whole(model_and_report: tuple) -> torch.nn.Module:
+    """The model that `from_pretrained(…, output_loading_info=True)` gave, in eval mode, if no weight was missing."""
+    model, report = model_and_report
+    if missing := sorted(report["missing_keys"]):
+        raise ValueError(f"{len(missing)} of its weights are missing, {missing[0]} for one")
+    return model.eval()
 
 
 def digest(place: Path) -> str:

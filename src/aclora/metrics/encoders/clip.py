@@ -10,7 +10,7 @@ from transformers import CLIPModel, CLIPTokenizer
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from aclora.errors import InputError
-from aclora.metrics.encoders import in_batches
+from aclora.metrics.encoders import in_batches, loading, whole
 
 
 class Clip(nn.Module):
@@ -44,16 +44,13 @@ class Clip(nn.Module):
     @classmethod
     def from_pretrained(cls, folder: Path) -> "Clip":
         """Load a transformers folder. Raises `InputError` if it is not CLIP's, or lacks its vocabulary."""
-        try:
-            model = CLIPModel.from_pretrained(folder, dtype=torch.float32)
+        with loading("clip", folder):
+            model = whole(CLIPModel.from_pretrained(folder, dtype=torch.float32, output_loading_info=True))
             processor = CLIPImageProcessorPil.from_pretrained(folder)
             tokenizer = CLIPTokenizer.from_pretrained(folder)
-        except (OSError, ValueError, RuntimeError) as error:
-            first = str(error).strip().splitlines()[0]
-            raise InputError(f"evaluate.clip = {str(folder)!r} cannot be loaded as CLIP: {first}") from None
         if len(tokenizer) != model.config.text_config.vocab_size:
             raise InputError(
                 f"evaluate.clip = {str(folder)!r}: its tokenizer knows {len(tokenizer)} words, its model "
                 f"{model.config.text_config.vocab_size}: put CLIP's vocab.json and merges.txt, or tokenizer.json, there"
             )
-        return cls(model.eval(), processor, tokenizer)
+        return cls(model, processor, tokenizer)

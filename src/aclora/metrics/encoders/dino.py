@@ -11,8 +11,7 @@ from transformers import AutoModel
 from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
-from aclora.errors import InputError
-from aclora.metrics.encoders import in_batches
+from aclora.metrics.encoders import in_batches, loading, whole
 
 IMAGENET = [0.485, 0.456, 0.406]  # the mean that every public DINO subtracts
 CROP = 256 / 224  # how much larger than its crop a picture is made
@@ -37,14 +36,11 @@ class Dino(nn.Module):
     @classmethod
     def from_pretrained(cls, folder: Path) -> "Dino":
         """Load a transformers folder. Raises `InputError` if there is none that it can load."""
-        try:
+        with loading("dino", folder):
             kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
             pooler = {"add_pooling_layer": False} if kind == "vit" else {}
-            model = AutoModel.from_pretrained(folder, dtype=torch.float32, **pooler)
-            return cls(model.eval(), processor_of(folder, model.config.image_size))
-        except (OSError, ValueError, RuntimeError, TypeError) as error:
-            first = str(error).strip().splitlines()[0]
-            raise InputError(f"evaluate.dino = {str(folder)!r} cannot be loaded as DINO: {first}") from None
+            model = AutoModel.from_pretrained(folder, dtype=torch.float32, output_loading_info=True, **pooler)
+            return cls(whole(model), processor_of(folder, model[0].config.image_size))
 
 
 def processor_of(folder: Path, size: int):

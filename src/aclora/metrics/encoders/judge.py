@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from aclora.errors import InputError
+from aclora.metrics.encoders import loading
 
 
 class Judge(nn.Module):
@@ -76,16 +77,15 @@ class Judge(nn.Module):
     @classmethod
     def from_pretrained(cls, folder: Path) -> "Judge":
         """Load what `save_pretrained` wrote, in float32, ready to look."""
-        try:
-            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-            tensors = load_file(folder / "model.safetensors")
-        except OSError:
+        if not (folder / "config.json").is_file() or not (folder / "model.safetensors").is_file():
             raise InputError(
                 f"evaluate.judge = {str(folder)!r}: no judge there; it is models/miniature/judge in the repository"
-            ) from None
-        judge = cls(**config)
-        judge.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
-        return judge.eval()
+            )
+        with loading("judge", folder):
+            judge = cls(**json.loads((folder / "config.json").read_text(encoding="utf-8")))
+            tensors = load_file(folder / "model.safetensors")
+            judge.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
+            return judge.eval()
 
 
 def vocabulary(folder: Path) -> dict[str, list[str]]:
