@@ -199,7 +199,7 @@ def evaluate(
         found = distances(seen, real) | recognised(seen, words, style)
         if close[kind]:
             found["copies"] = close[kind]["copy"].double().mean().item()
-            found["nearest_training"] = close[kind]["distance"].median().item()
+            found["nearest_training"] = close[kind]["distance"].quantile(0.5).item()
         scores |= {prefix + key: value for key, value in found.items()}
         for key, values in of[kind].items():
             mean(prefix + key, values, seen.prompts, reals[kind] if key == "dino_score" else None)

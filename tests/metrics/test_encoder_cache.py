@@ -191,7 +191,8 @@ def test_a_hub_name_without_a_network_says_where_to_put_the_folder(encoder):
         encoder("dino", "aclora-tests/nobody@0123abc")
     said = str(error.value)
     assert said.startswith("evaluate.dino = 'aclora-tests/nobody@0123abc' is not to be had from the hub (")
-    assert "`hf download aclora-tests/nobody --revision 0123abc --local-dir models/encoders/dino`" in said
+    assert "`hf download aclora-tests/nobody --revision 0123abc --include '*.json'" in said
+    assert "--local-dir models/encoders/dino`, put that folder here and name it" in said
     assert "without DINO score and drift, still computed are FID, KID and NFID, CMMD, CLIP score and copies, " in said
     assert said.endswith("copies, ImageReward, what the judge recognises")
     assert "\n" not in said

@@ -17,6 +17,7 @@ from aclora.metrics.encoders.dino import IMAGENET, Dino, processor_of
 from aclora.metrics.encoders.judge import Judge
 from tests.conftest import ROOT
 
+STD = [0.229, 0.224, 0.225]
 MINIATURE = ROOT / "models/miniature"
 KINDS = {"clip": Clip, "dino": Dino, "judge": Judge}
 quieten()
@@ -79,17 +80,15 @@ def test_dino_is_cls_after_the_last_layer_of_the_whole_picture():
 
 
 def preprocessor(folder, **said):
-    std = [0.229, 0.224, 0.225]
-    (folder / "preprocessor_config.json").write_text(json.dumps({"image_mean": IMAGENET, "image_std": std} | said))
-    return std
+    (folder / "preprocessor_config.json").write_text(json.dumps({"image_mean": IMAGENET, "image_std": STD} | said))
 
 
 def test_a_public_dinos_pictures_are_cropped_and_not_squashed(tmp_path):
-    std = preprocessor(tmp_path, size=224, image_processor_type="ViTFeatureExtractor", resample=2)
+    preprocessor(tmp_path, size=224, image_processor_type="ViTFeatureExtractor", resample=2)
     picture = noise(600, 400)
     seen = picture.resize((384, 256), Image.Resampling.BICUBIC).crop((80, 16, 304, 240))
     got = processor_of(tmp_path, 224)([picture], return_tensors="pt").pixel_values
-    torch.testing.assert_close(got, pixels(seen, [0.485, 0.456, 0.406], std), rtol=0, atol=1e-5)
+    torch.testing.assert_close(got, pixels(seen, [0.485, 0.456, 0.406], STD), rtol=0, atol=1e-5)
 
 
 @torch.no_grad()
@@ -99,9 +98,9 @@ def test_dinov2_looks_as_its_own_file_says(tmp_path):
     direct = Dinov2Model(Dinov2Config(**sizes)).eval()
     direct.save_pretrained(tmp_path)
     said = {"size": {"shortest_edge": 48}, "crop_size": {"height": 42, "width": 42}, "resample": 3}
-    std = preprocessor(tmp_path, image_processor_type="BitImageProcessor", do_center_crop=True, **said)
+    preprocessor(tmp_path, image_processor_type="BitImageProcessor", do_center_crop=True, **said)
     seen = noise(96, 48).crop((27, 3, 69, 45))
-    expected = direct(pixels(seen, IMAGENET, std)).last_hidden_state[:, 0]
+    expected = direct(pixels(seen, IMAGENET, STD)).last_hidden_state[:, 0]
     torch.testing.assert_close(Dino.from_pretrained(tmp_path).look([noise(96, 48)]), expected, rtol=1e-4, atol=1e-5)
 
 
@@ -114,7 +113,7 @@ def judge(seed=0):
     return Judge(VOCABULARY, size=32, width=16).eval()
 
 
-def test_a_judge_comes_back_from_its_folder(tmp_path):
+def test_a_judge_comes_back_from_its_folder_and_no_other(tmp_path):
     made = judge()
     made.feature_scale = 0.25
     made.save_pretrained(tmp_path / "judge")
@@ -125,6 +124,9 @@ def test_a_judge_comes_back_from_its_folder(tmp_path):
     assert loaded.vocabulary == VOCABULARY
     plain = judge().look(picture)["features"]
     torch.testing.assert_close(made.look(picture)["features"], plain / 4)
+    (tmp_path / "judge/model.safetensors").unlink()
+    with pytest.raises(InputError, match=r"evaluate.judge = .*no judge there; it is models/miniature/judge"):
+        Judge.from_pretrained(tmp_path / "judge")
 
 
 def test_a_judges_shapes_and_independence_of_the_batch():
@@ -152,8 +154,7 @@ def test_the_digest_is_of_weights_configs_and_vocabularies(tmp_path):
 
 
 def damage(folder, how):
-    tensors = load_file(weights := folder / "model.safetensors")
-    last = max(tensors)
+    last = max(tensors := load_file(weights := folder / "model.safetensors"))
     if how == "cut":
         weights.write_bytes(weights.read_bytes()[:-100])
     elif how == "lacks":

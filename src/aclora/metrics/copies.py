@@ -24,7 +24,7 @@ def own_distance(training: Tensor, real: Tensor | None = None) -> float:
     """How far apart pictures of the style are: the median distance of `real` (k, d) ones, which nobody trained on, to
     their nearest of `training` (m, d); without them of each training picture to its nearest other.
 
-    At least 1e-6, so that a copy is one even where the training pictures are all there twice.
+    At least 0.001, so that a copy is one even where the training pictures are all there twice.
     """
     if real is not None:
         own = nearest(real, training)[0]
@@ -32,7 +32,7 @@ def own_distance(training: Tensor, real: Tensor | None = None) -> float:
         unit, _ = comparable("the training pictures' distances", training, training)
         unit = F.normalize(unit, dim=-1)
         own = torch.cdist(unit, unit, compute_mode=EXACT).fill_diagonal_(torch.inf).min(1).values
-    return max(own.median().item(), 1e-6)
+    return max(own.quantile(0.5).item(), 1e-3)
 
 
 def copies(x: Tensor, training: Tensor, own: float) -> Tensor:

@@ -1,5 +1,7 @@
 """How much better is one method than another, over metrics of different units? As the paper averages it."""
 
+import math
+
 OF_THE_PAPER = {"fid": -1, "clip_score": 1, "dino_score": 1, "image_reward": 1}  # and which way is better
 LEAST = 0.1  # below it a rival's value is no denominator
 
@@ -18,6 +20,8 @@ def average_improvement(ours: dict[str, float], rival: dict[str, float]) -> tupl
     for name, better in OF_THE_PAPER.items():
         if name not in ours or name not in rival:
             left_out[name] = "not measured"
+        elif not math.isfinite(ours[name]) or not math.isfinite(rival[name]):
+            left_out[name] = "not a number"
         elif (change := relative_change(ours[name], rival[name], better)) is None:
             left_out[name] = f"the rival's {rival[name]:.3g} is too near 0 for a ratio"
         else:

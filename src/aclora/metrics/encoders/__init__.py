@@ -106,7 +106,7 @@ def locate(kind: str, name: str) -> Path:
         raise InputError(f"evaluate.{kind} = {name!r}: no such folder, and not a hub name (owner/name@commit); {aid}")
     if not revision:
         raise InputError(
-            f"evaluate.{kind} = {name!r}: no such folder; of a hub name give the commit that is meant, {name}@<commit>"
+            f"evaluate.{kind} = {name!r}: no such folder; of a hub name give the commit that is meant, {owner}@<commit>"
         )
     from huggingface_hub import snapshot_download
 
@@ -118,10 +118,11 @@ def locate(kind: str, name: str) -> Path:
         return place
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
+        wanted = " ".join(f"'{pattern}'" for pattern in beside + weights)
         raise InputError(
             f"evaluate.{kind} = {name!r} is not to be had from the hub ({first}); where there is a network run "
-            f"`hf download {owner} --revision {revision} --local-dir models/encoders/{kind}`, put that folder here "
-            f"and name it, {aid}"
+            f"`hf download {owner} --revision {revision} --include {wanted} --local-dir "
+            f"models/encoders/{kind}`, put that folder here and name it, {aid}"
         ) from None
 
 
@@ -150,7 +151,9 @@ def digest(place: Path) -> str:
     sha = hashlib.sha256()
     files = [place] if place.is_file() else sorted(f for f in place.rglob("*") if f.suffix in OWN_FILES)
     for file in files:
-        sha.update(file.read_bytes())
+        name = "" if file == place else file.relative_to(place).as_posix()
+        with file.open("rb") as opened:
+            sha.update(f"{name} {hashlib.file_digest(opened, 'sha256').hexdigest()}\n".encode())
     return sha.hexdigest()[:12]
 
 
