@@ -1,26 +1,32 @@
-"""Held-out loss and pictures of several settings on one drawn style: the table in docs/decisions.md.
+"""Settings × styles × seeds, trained and evaluated: the tables in docs/methods.md and docs/decisions.md.
 
-    python -m bench.sweep 'lora rank=4' 'aclora max_rank=16 restart_every=10' --epochs 300
+    python -m bench.sweep 'lora rank=4' 'aclora max_rank=32 restart_on=product' --styles watercolor ink --seeds 0 1
 
-Each setting is a method and its knobs; `learning_rate`, `batch_size` and `seed` go to training, the
-rest to the method's own section. The held-out loss is the unweighted one at fixed times and noise, on drawings of
-the style that no run sees. Settings run two at a time, one thread each.
+Each setting is a method and its knobs; those of the section `train` go there, the rest to the method's own. Whatever is
+finished stands in bench/build/sweep.jsonl and is not done again, so a stopped sweep goes on. The held-out loss is the
+unweighted one at fixed times and noise, on drawings of the style that no run sees. Each prompt is drawn once with the
+trigger and once without. Two runs at a time, one thread each.
 """
 
 import argparse
+import json
 import sys
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import fields
 from pathlib import Path
+from statistics import mean
 
 import yaml
 
-STYLE = "watercolor"
 HELD_OUT = 48
-OF_TRAINING = ("learning_rate", "batch_size", "seed")
+TRIGGER = "zxq style"
+DONE = Path("bench/build/sweep.jsonl")
+SHOWN = ("kid", "cmmd", "fid", "clip_score", "dino_score", "image_reward", "style_accuracy", "object_accuracy")
+SHOWN += ("colour_accuracy", "copies", "nearest_training", "drift")
 
 
-def run(spec: str, epochs: int, marks: list[int], style: str) -> dict:
-    """Train one setting; returns its spec, losses at `marks` (epochs), last I, and KID of 32 pictures."""
+def run(spec: str, style: str, seed: int, epochs: int) -> dict:
+    """Train one setting on one style; its losses at some epochs, last I, and scores."""
     import torch
 
     torch.set_num_threads(1)
@@ -30,42 +36,46 @@ def run(spec: str, epochs: int, marks: list[int], style: str) -> dict:
     from aclora import adapters, backbone, params
     from aclora.captioning import with_trigger
     from aclora.dataset import read_pictures
-    from aclora.metrics.copies import nearest, own_distance
-    from aclora.metrics.encoders.judge import Judge
-    from aclora.metrics.kid import kernel_distance
+    from aclora.evaluation import evaluate
+    from aclora.metrics.encoders.judge import vocabulary
     from aclora.sampling import Generate, read_prompts, sample
     from aclora.training import Diffusion, Encoded, Train, fit
     from miniature.drawing import held_out
 
     name, *knobs = spec.split()
-    knobs = dict(k.split("=") for k in knobs)
-    train = {k: yaml.safe_load(v) for k, v in knobs.items() if k in OF_TRAINING}
-    own = {k: yaml.safe_load(v) for k, v in knobs.items() if k not in OF_TRAINING}
+    knobs = {k: yaml.safe_load(v) for k, v in (knob.split("=") for knob in knobs)}
+    of_train = {f.name for f in fields(Train)}
+    train = {k: v for k, v in knobs.items() if k in of_train}
     module = adapters.load(name)
+    own = {k: v for k, v in knobs.items() if k not in of_train}
     method = module.Adapter(params.build(module.Config, own, name, Path(spec)))
-    base = params.load("train", Train)
-    config = params.build(Train, vars(base) | {"epochs": epochs} | train, "train", Path(spec))
-    model = params.load("model", backbone.Model)
-    trigger = params.load(f"styles.{STYLE}", params.Style).trigger
+    base = vars(params.load("train", Train)) | {"epochs": epochs, "seed": seed}
+    config = params.build(Train, base | train, "train", Path(spec))
     set_seed(config.seed)
-    pipe = backbone.load_pipeline(model)
+    pipe = backbone.load_pipeline(params.load("model", backbone.Model))
     size = backbone.native_size(pipe)
+    generate = params.load("generate", Generate)
+    plain = read_prompts(Path(generate.prompts))
+    prompts = {"": [with_trigger(p, TRIGGER) for p in plain], "plain_": plain}
+    seeds = [generate.seed + i for i in range(len(plain))]
+
+    def made(kind):
+        return {p + kind: list(sample(pipe, said, seeds, generate, size)) for p, said in prompts.items()}
 
     def encoded(pictures, captions):
         mean, std = backbone.encode_pictures(pipe, pictures, size)
-        return Encoded(mean, std, backbone.encode_prompts(pipe, [with_trigger(c, trigger) for c in captions], size))
+        return Encoded(mean, std, backbone.encode_prompts(pipe, [with_trigger(c, TRIGGER) for c in captions], size))
 
+    pictures = _once(Path("bench/build/base"), lambda: made("base"))
     folder = Path("data/styles") / style
-    own_pictures = read_pictures(folder)
-    data = encoded(own_pictures, [f.read_text() for f in sorted(folder.glob("*.txt"))])
-    unseen = held_out(style, HELD_OUT, size)
-    unseen = encoded([p for p, _ in unseen], [s.caption for _, s in unseen])
+    training = read_pictures(folder)
+    data = encoded(training, [f.read_text() for f in sorted(folder.glob("*.txt"))])
+    drawn = held_out(style, HELD_OUT, size)
+    unseen = encoded([p for p, _ in drawn], [s.caption for _, s in drawn])
     diffusion = Diffusion(pipe.unet, backbone.training_scheduler(pipe), backbone.predict)
+    marks = {max(1, epochs * k // 14) for k in (1, 2, 4, 7, 10, 14)}
     losses, last, moved = {0: diffusion.fixed_loss(unseen, draws=2)}, None, 0.0
-    parameters = method.attach(pipe.unet)
-    if not parameters:
-        marks = []
-    else:
+    if parameters := method.attach(pipe.unet):
         for record in fit(diffusion, data, method, parameters, config, Accelerator(cpu=True)):
             if record["event"] == "epoch" and record["epoch"] in marks:
                 losses[record["epoch"]] = diffusion.fixed_loss(unseen, draws=2)
@@ -73,52 +83,92 @@ def run(spec: str, epochs: int, marks: list[int], style: str) -> dict:
                 last = record["I"]
                 moved = max(moved, abs(record["probe_after"] / record["probe_before"] - 1))
     trained = diffusion.fixed_loss(data, draws=8)
-    generate = params.load("generate", Generate)
-    prompts = [with_trigger(p, trigger) for p in read_prompts(Path(generate.prompts))]
-    pictures = list(sample(pipe, prompts, [generate.seed + i for i in range(len(prompts))], generate, size))
-    judge = Judge.from_pretrained(Path("models/miniature/judge"))
-    real = judge.look([p for p, _ in held_out(style, 256, size)])["features"]
-    training = judge.look(own_pictures)["features"]
-    seen = judge.look(pictures)
-    style_index = judge.vocabulary["styles"].index(style)
-    return {
-        "setting": spec,
-        "held_out": losses,
-        "train": trained,
-        "I": last,
-        "moved": moved,
-        "kid": kernel_distance(seen["features"], real),
-        "style": (seen["style"].argmax(-1) == style_index).double().mean().item(),
-        "nearest": nearest(seen["features"], training)[0].median().item() / own_distance(training, real),
-    }
+    pictures |= made("adapter") if parameters else {p + "adapter": pictures[p + "base"] for p in prompts}
+    look = _looking()
+    names = [str(i) for i in range(len(plain))]
+    sets = {kind: look(made, names, prompts["plain_" if "plain" in kind else ""]) for kind, made in pictures.items()}
+    real = [p for p, _ in held_out(style, 256, size)]
+    words = vocabulary(Path("models/miniature/judge"))
+    done = evaluate(sets, look(real), look(training), True, words, style)
+    about = {"setting": spec, "style": style, "seed": seed, "epochs": epochs}
+    return about | {"held_out": losses, "train": trained, "I": last, "moved": moved, "scores": done.scores}
+
+
+def _looking():
+    """Pictures, and perhaps their names and prompts → what every encoder of params.yaml sees."""
+    from aclora import params
+    from aclora.evaluation import Evaluate, Seen
+    from aclora.metrics.encoders import COMPUTES, Encoder
+
+    config = params.load("evaluate", Evaluate)
+    of = {kind: Encoder(kind, getattr(config, kind), Path(".cache/features")) for kind in COMPUTES}
+
+    def look(pictures, names=None, prompts=None):
+        names = names or [str(i) for i in range(len(pictures))]
+        seen = {k: of[k].look(pictures, names)["features"] for k in ("fid", "clip", "dino")}
+        if prompts:
+            seen |= {"words": of["clip"].read(prompts), "reward": of["image_reward"].score(pictures, prompts, names)}
+        return Seen(names, prompts, judge=of["judge"].look(pictures, names), **seen)
+
+    return look
+
+
+def _once(folder: Path, make) -> dict:
+    """Sets of pictures by name, kept in `folder`: the base model's are the same in every run."""
+    from aclora.dataset import read_pictures
+
+    if not folder.is_dir():
+        part = folder.with_name(f"{folder.name}.{id(make)}.part")
+        for name, pictures in make().items():
+            (part / name).mkdir(parents=True)
+            for i, picture in enumerate(pictures):
+                picture.save(part / name / f"{i:04}.png")
+        if not folder.is_dir():
+            part.replace(folder)
+    return {f.name: read_pictures(f) for f in sorted(folder.iterdir())}
+
+
+def show(rows: list[dict]) -> None:
+    """A line a setting: means over its styles and seeds."""
+    marks = list(rows[0]["held_out"])
+    heads = ["setting", "runs", *(f"loss {m}" for m in marks), "training", "last I", "RESTART moved", *SHOWN]
+    print("| " + " | ".join(heads) + " |\n|" + "---|" * len(heads))
+    for setting in dict.fromkeys(r["setting"] for r in rows):
+        of = [r for r in rows if r["setting"] == setting]
+        line = [setting, str(len(of))]
+        line += [f"{mean(r['held_out'][m] for r in of):.4f}" if m in of[0]["held_out"] else "" for m in marks]
+        line += [f"{mean(r['train'] for r in of):.4f}", ", ".join(str(r["I"]) for r in of if r["I"] is not None)]
+        line += [f"{max(r['moved'] for r in of):.4f}"]
+        line += [f"{mean(r['scores'][k] for r in of):.3f}" for k in SHOWN]
+        print("| " + " | ".join(line) + " |")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("settings", nargs="+")
-    parser.add_argument("--epochs", type=int, default=300)
-    parser.add_argument("--style", default=STYLE)
+    parser.add_argument("--epochs", type=int, default=140)
+    parser.add_argument("--styles", nargs="+", default=["watercolor"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--each", action="store_true", help="a table for each style too")
     args = parser.parse_args()
-    marks = sorted({max(1, args.epochs * k // 10) for k in (1, 2, 3, 5, 7, 10)})
-    heads = [
-        "setting",
-        *(f"epoch {m}" for m in (0, *marks)),
-        "training",
-        "last I",
-        "RESTART moved",
-        "KID",
-        "style",
-        "nearest",
-    ]
-    print("| " + " | ".join(heads) + " |\n|" + "---|" * len(heads))
+    wanted = [(s, style, seed, args.epochs) for seed in args.seeds for style in args.styles for s in args.settings]
+    DONE.parent.mkdir(exist_ok=True)
+    lines = DONE.read_text(encoding="utf-8").splitlines() if DONE.exists() else []
+    rows = {tuple(r[k] for k in ("setting", "style", "seed", "epochs")): r for r in map(json.loads, lines)}
+    missing = [key for key in wanted if key not in rows]
     with ProcessPoolExecutor(2) as pool:
-        jobs = [pool.submit(run, s, args.epochs, marks, args.style) for s in args.settings]
-        for job in jobs:
-            r = job.result()
-            losses = [f"{r['held_out'][m]:.4f}" if m in r["held_out"] else "" for m in (0, *marks)]
-            rest = [f"{r['train']:.4f}", str(r["I"] or ""), f"{r['moved']:.4f}", f"{r['kid']:.3f}", f"{r['style']:.2f}"]
-            print("| " + " | ".join([r["setting"], *losses, *rest, f"{r['nearest']:.2f}"]) + " |", flush=True)
+        for job in as_completed([pool.submit(run, *key) for key in missing]):
+            row = json.loads(json.dumps(job.result()))
+            rows[row["setting"], row["style"], row["seed"], row["epochs"]] = row
+            with DONE.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+            print(f"done: {row['setting']}, {row['style']}, seed {row['seed']}", file=sys.stderr, flush=True)
+    chosen = [rows[key] for key in wanted]
+    show(chosen)
+    for style in args.styles if args.each else ():
+        print(f"\n{style}:\n")
+        show([r for r in chosen if r["style"] == style])
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -22,9 +22,13 @@ def main(name: str) -> None:
     model = params.load("model", backbone.Model)
     folder = Path("models/adapters") / name
     about = json.loads((folder / "adapter.json").read_text(encoding="utf-8"))
-    weights = FILES[config.adapter]
-    if about["layers"] and not (folder / weights).exists():
-        raise InputError(f"generate.adapter = {config.adapter!r}: {about['method']} has no {weights}; choose trained")
+    weights = folder / FILES[config.adapter]
+    if config.adapter == "trained" and (folder / "adapter_config.json").exists():
+        weights = folder  # a tuner of PEFT's that is no product of two factors
+    if about["layers"] and not weights.exists():
+        raise InputError(
+            f"generate.adapter = {config.adapter!r}: {about['method']} has no {weights.name}; choose trained"
+        )
     shown = read_prompts(Path(config.prompts))
     plain = [p for p in shown for _ in range(config.images_per_prompt)]
     sets = {
@@ -40,7 +44,7 @@ def main(name: str) -> None:
     base = made()
     adapter = base
     if about["layers"]:
-        load_adapter(pipe, folder / weights)
+        load_adapter(pipe, weights)
         adapter = made()
 
     training = [square(p, about["size"]) for p in read_pictures(Path(style.pictures))]

@@ -28,8 +28,9 @@ def main(name: str) -> None:
     with writing(*(metrics / n for n in names)) as (file, arrays, plots, losses, table):
         plots.mkdir()
         spectra, cut = {}, None
-        if layers:
-            factors = _factors(folder / "pytorch_lora_weights.safetensors", layers)
+        trained = folder / "pytorch_lora_weights.safetensors"
+        if trained.exists():
+            factors = _factors(trained, layers)
             spectra = {k: v.numpy() for k, v in final_spectra(factors).items()}
             if (folder / "signal.json").exists():
                 signal = json.loads((folder / "signal.json").read_text(encoding="utf-8"))

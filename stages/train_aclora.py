@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from tqdm import tqdm
 
 from aclora import adapters, backbone, params
-from aclora.adapters.export import save_diffusers
+from aclora.adapters.export import save_diffusers, save_tuner
 from aclora.dataset import read_training_set
 from aclora.stage import run, writing
 from aclora.training import Diffusion, Encoded, Train, fit
@@ -52,6 +52,8 @@ def main(name: str) -> None:
         out.mkdir()
         if factors := method.factors():
             save_diffusers(out / "pytorch_lora_weights.safetensors", factors, header)
+        if of_peft := method.weights():
+            save_tuner(out, *of_peft, header)
         if signal := method.signal():
             cut, report = signal
             save_diffusers(out / "signal.safetensors", cut, header | {"cut_to": report["by"]})
@@ -59,7 +61,7 @@ def main(name: str) -> None:
         if spectra:
             # (restarts, layers, A and B, rank), layers in the order of the history's lists
             save_file({"values": torch.stack(spectra)}, out / "restarts.safetensors")
-        about = {"method": method_name, "layers": list(factors), "pictures": len(pictures), "size": size}
+        about = {"method": method_name, "layers": method.layer_names(), "pictures": len(pictures), "size": size}
         (out / "adapter.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
         lines = "".join(json.dumps(r) + "\n" for r in history)
         (out / "history.jsonl").write_text(lines, encoding="utf-8")

@@ -16,7 +16,8 @@ import yaml
 from aclora.errors import InputError, did_you_mean
 
 FILE = Path("params.yaml")
-SECTIONS = ("aclora", "method", "lora", "base", "styles", "train", "model", "captions", "audit", "generate", "evaluate")
+METHODS = ("aclora", "lora", "trilora", "dora", "adalora", "loha", "lokr", "base")
+SECTIONS = ("method", *METHODS, "styles", "data", "train", "model", "captions", "audit", "generate", "evaluate")
 T = TypeVar("T")
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
+from safetensors.torch import load_file
 
 from aclora.errors import InputError, require
 
@@ -48,9 +49,19 @@ def read_prompts(file: Path) -> list[str]:
     return prompts
 
 
-def load_adapter(pipe, file: Path) -> None:
-    """Put an adapter's file, as `adapters.export` writes it, into the pipeline's UNet."""
-    pipe.unet.load_lora_adapter(file.parent, weight_name=file.name, prefix="unet")
+def load_adapter(pipe, place: Path) -> None:
+    """Put an adapter, a file or a PEFT folder as `adapters.export` writes them, into the pipeline's UNet."""
+    if place.is_file():
+        pipe.unet.load_lora_adapter(place.parent, weight_name=place.name, prefix="unet")
+        return
+    from peft import PeftConfig, set_peft_model_state_dict
+
+    pipe.unet.add_adapter(PeftConfig.from_pretrained(place))
+    tensors = load_file(place / "adapter_model.safetensors")
+    bare = {name.removeprefix("base_model.model."): tensor for name, tensor in tensors.items()}
+    odd = set_peft_model_state_dict(pipe.unet, bare, adapter_name="default").unexpected_keys
+    if odd:
+        raise InputError(f"{place}: {odd[0]} has no place in the model; was it trained on another base model?")
 
 
 @torch.no_grad()

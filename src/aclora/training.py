@@ -111,6 +111,7 @@ def fit(
     data = data.to(accelerator.device)
     n, step = len(data.mean), 0
     steps = diffusion.scheduler.config.num_train_timesteps
+    method.begin(config.epochs * math.ceil(n / config.batch_size))
     for epoch in range(1, config.epochs + 1):
         order = torch.randperm(n, generator=_generator(config.seed, epoch, 0))
         losses = []
@@ -124,9 +125,11 @@ def fit(
             latents = data.mean[i] + data.std[i] * wobble
             with accelerator.autocast():
                 loss = diffusion.loss(latents, noise, times, {k: v[i] for k, v in data.text.items()})
-            accelerator.backward(loss)
+            penalty = method.penalty()
+            accelerator.backward(loss if penalty is None else loss + penalty)
             accelerator.clip_grad_norm_(parameters, config.max_grad_norm)
             optimizer.step()
+            method.step_end(step)
             optimizer.zero_grad(set_to_none=True)
             losses.append(loss.detach())
         mean = torch.stack(losses).mean().item()

@@ -8,7 +8,7 @@ from safetensors import safe_open
 
 from aclora import adapters
 from aclora.adapters import EpochEnd
-from aclora.adapters.export import save_diffusers
+from aclora.adapters.export import save_diffusers, save_tuner
 from aclora.errors import InputError
 from aclora.sampling import load_adapter
 
@@ -47,15 +47,140 @@ def end(epoch, epochs=10, loss=0.4, optimizer=None, probes=None):
     )
 
 
-@pytest.mark.parametrize(("name", "knobs"), [("lora", {"rank": 3}), ("aclora", {"max_rank": 5})])
-def test_the_function_is_unchanged_at_the_start(tiny, name, knobs):
+# each method's own knob of its rank
+RANKS = {"lora": "rank", "aclora": "max_rank", "trilora": "rank", "dora": "rank", "loha": "rank", "lokr": "rank"}
+RANKS |= {"adalora": "init_r"}
+FACTORED = ("lora", "aclora", "trilora", "adalora")
+
+
+def knobs_of(name, rank):
+    return {RANKS[name]: rank} | ({"target_r": 2} if name == "adalora" else {})
+
+
+@pytest.mark.parametrize("name", RANKS)
+def test_the_function_is_unchanged_at_the_start(tiny, name):
     before = predict(tiny)
-    made, parameters = attach(tiny, name, **knobs)
-    assert torch.equal(predict(tiny), before)
+    made, parameters = attach(tiny, name, **knobs_of(name, 5))
+    # DoRA divides each column by its norm and multiplies by it again
+    torch.testing.assert_close(predict(tiny), before, rtol=0, atol=1e-5 if name == "dora" else 0)
     assert parameters
     assert all(p.requires_grad and p.dtype == torch.float32 for p in parameters)
-    rank = next(iter(knobs.values()))
-    assert all(a.shape[0] == b.shape[1] == rank for a, b in made.factors().values())
+    assert all(a.shape[0] == b.shape[1] == 5 for a, b in made.factors().values())
+    assert bool(made.factors()) == (name in FACTORED) != bool(made.weights())
+
+
+@pytest.mark.parametrize("name", RANKS)
+def test_every_parameter_matters_and_the_base_stays(tiny, name):
+    frozen = {n: p.clone() for n, p in tiny.unet.named_parameters()}
+    _, parameters = attach(tiny, name, **knobs_of(name, 3))
+    disturb(parameters)
+    before = predict(tiny)
+    for p in parameters:
+        with torch.no_grad():
+            p += 0.5
+            assert not torch.equal(predict(tiny), before), p.shape
+            p -= 0.5
+    now = dict(tiny.unet.named_parameters())
+    for n, p in frozen.items():
+        kept = next(v for k, v in now.items() if k.replace(".base_layer", "").replace(".base.", ".") == n)
+        assert torch.equal(kept, p)
+
+
+@pytest.mark.parametrize("name", RANKS)
+def test_what_is_saved_is_what_was_trained(tiny, tiny_folder, tmp_path, name):
+    from aclora.backbone import Model, load_pipeline
+
+    made, parameters = attach(tiny, name, **knobs_of(name, 3))
+    disturb(parameters)
+    if factors := made.factors():
+        place = tmp_path / "lora.safetensors"
+        save_diffusers(place, factors, {})
+    else:
+        place = tmp_path
+        save_tuner(place, *made.weights(), {"trigger": "zxq style"})
+    other = load_pipeline(Model(name=str(tiny_folder), watch=str(tiny_folder)))
+    before = predict(other)
+    load_adapter(other, place)
+    assert not torch.allclose(predict(other), before, atol=1e-3)
+    exact = name not in ("trilora", "adalora")
+    torch.testing.assert_close(predict(other), predict(tiny), rtol=0 if exact else 1e-4, atol=0 if exact else 1e-5)
+
+
+@pytest.mark.parametrize("name", RANKS)
+def test_the_layers_are_the_attentions(tiny, name):
+    expected = [n for n, _ in tiny.unet.named_modules() if n.endswith(adapters.TARGETS)]
+    made, _ = attach(tiny, name, **knobs_of(name, 2))
+    assert made.layer_names() == expected
+
+
+@pytest.mark.parametrize("name", RANKS)
+def test_a_rank_above_a_layers_side_names_its_knob(tiny, name):
+    with pytest.raises(InputError, match=rf"{name}.{RANKS[name]} = 40: must be at most 32, .*attn1.to_q"):
+        attach(tiny, name, **knobs_of(name, 40))
+
+
+def test_triloras_sigma_starts_as_the_weights_own(tiny):
+    weights = {n: m.weight.clone() for n, m in tiny.unet.named_modules() if n.endswith(adapters.TARGETS)}
+    made, _ = attach(tiny, "trilora", rank=4)
+    for name, layer in made.tuned.items():
+        own = torch.linalg.svdvals(weights[name].double())[:4].float()
+        torch.testing.assert_close(layer.sigma.detach(), own, rtol=1e-3, atol=1e-4)
+
+
+def test_triloras_change_is_v_sigma_u(tiny):
+    made, parameters = attach(tiny, "trilora", rank=4)
+    disturb(parameters)
+    for name, layer in made.tuned.items():
+        x = torch.randn(5, layer.base.in_features, generator=torch.Generator().manual_seed(0))
+        change = layer.lora_B @ torch.diag(layer.sigma) @ layer.lora_A
+        torch.testing.assert_close(layer(x), layer.base(x) + x @ change.T, rtol=1e-4, atol=1e-5)
+        a, b = made.factors()[name]
+        torch.testing.assert_close(b @ a, change, rtol=1e-5, atol=1e-6)
+
+
+def trained(tiny, steps=30, **knobs):
+    """AdaLoRA after some steps towards a fixed target of one layer."""
+    made, parameters = attach(tiny, "adalora", init_r=4, target_r=2, **knobs)
+    made.begin(steps)
+    optimizer = torch.optim.AdamW(parameters, lr=1e-2)
+    wanted = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(3))
+    rng = torch.Generator().manual_seed(5)
+    x, text = torch.randn(2, 4, 8, 8, generator=rng), torch.randn(2, 3, 32, generator=rng)
+    for step in range(1, steps + 1):
+        out = tiny.unet(x, torch.tensor([1, 500]), text, return_dict=False)[0]
+        penalty = made.penalty()
+        ((out - wanted).square().mean() + (0 if penalty is None else penalty)).backward()
+        optimizer.step()
+        made.step_end(step)
+        optimizer.zero_grad()
+    return made
+
+
+def test_adalora_spends_its_budget_of_rank(tiny):
+    made = trained(tiny)
+    ranks = [int((layer.lora_E["default"] != 0).sum()) for layer in made.tuned.values()]
+    assert sum(ranks) == 2 * len(ranks)
+    assert len(set(ranks)) > 1  # some layers were worth more than others
+
+
+def test_adaloras_penalty_keeps_factors_orthogonal(tiny, tiny_folder):
+    from aclora.backbone import Model, load_pipeline
+
+    def off(made):
+        made.config.__dict__["orth_reg_weight"] = 1.0
+        return made.penalty().item()
+
+    other = load_pipeline(Model(name=str(tiny_folder), watch=str(tiny_folder)))
+    assert off(trained(tiny, orth_reg_weight=1.0)) < off(trained(other, orth_reg_weight=0.0))
+
+
+@pytest.mark.parametrize("knob", [{"warmup": 0.6}, {"final": 0.1}])
+def test_adaloras_schedule_matters(tiny, tiny_folder, knob):
+    from aclora.backbone import Model, load_pipeline
+
+    other = load_pipeline(Model(name=str(tiny_folder), watch=str(tiny_folder)))
+    one, changed = (m.factors() for m in (trained(tiny), trained(other, **knob)))
+    assert any(not torch.equal(one[n][0], changed[n][0]) for n in one)
 
 
 def test_every_attention_layer_gets_one_and_nothing_else_trains(tiny):

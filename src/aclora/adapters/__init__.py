@@ -39,42 +39,95 @@ class Method:
         """Put the adapter into `unet` and return what is to be trained."""
         return []
 
+    def begin(self, steps: int) -> None:
+        """Called before the first step with how many there will be."""
+
+    def penalty(self) -> Tensor | None:
+        """A scalar to be added to the loss of the next step."""
+        return None
+
+    def step_end(self, step: int) -> None:
+        """Called after each optimizer step (from 1), while the gradients are still there."""
+
     def epoch_end(self, end: EpochEnd) -> dict | None:
         """Called after each epoch; a record for the history if something was done."""
         return None
 
+    def layer_names(self) -> list[str]:
+        """The names of the modules that have an adapter, in the UNet's order."""
+        return list(self.factors())
+
     def factors(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """lora_A (r, k) and lora_B (d, r) of every layer, by its module's name; ΔW = B A."""
+        """lora_A (r, k) and lora_B (d, r) of every layer, by its module's name; ΔW = B A. Empty where the method's
+        change is no product of two factors."""
         return {}
+
+    def weights(self) -> tuple[dict, dict[str, Tensor]] | None:
+        """PEFT's config and tensors, of a method whose change is no product of two factors."""
+        return None
 
     def signal(self) -> tuple[dict[str, tuple[Tensor, Tensor]], dict] | None:
         """The adapter cut down to its signal and a report of what that lost, where a method knows it."""
         return None
 
 
-class Lora(Method):
-    """PEFT's LoRA on the UNet's attention, lora_alpha = rank, so that ΔW = B A."""
+def check_rank(unet: nn.Module, rank: int, knob: str) -> None:
+    """Raise `InputError` where `rank`, the value of `knob`, is above the smaller side of a layer of the attention."""
+    for name, layer in unet.named_modules():
+        if name.endswith(TARGETS) and rank > min(layer.weight.shape):
+            side = min(layer.weight.shape)
+            raise InputError(
+                f"{knob} = {rank}: must be at most {side}, the smaller side of layer {name}; "
+                f"about a quarter of it ({max(1, side // 4)}) is a good start"
+            )
+
+
+class Peft(Method):
+    """A tuner of PEFT's on the UNet's attention."""
 
     rank_knob: str  # the knob of Config that gives the rank, with its section, as errors name it
+    prefix: str  # what the names of the tuner's parameters begin with
+
+    @property
+    def rank(self) -> int:
+        return getattr(self.config, self.rank_knob.partition(".")[2])
+
+    def peft_config(self):
+        """The configuration of PEFT's that `Config` stands for."""
+        raise NotImplementedError
 
     def attach(self, unet):
-        """Gaussian lora_A (std 1 / rank), zero lora_B: the function is unchanged. Needs a seeded global generator.
+        """Put PEFT's layers in. Needs a seeded global generator.
 
         Raises `InputError` where the rank is above a layer's smaller side.
         """
+        check_rank(unet, self.rank, self.rank_knob)
+        self.unet = unet
+        unet.add_adapter(self.peft_config())
+        return [p for p in unet.parameters() if p.requires_grad]
+
+    def layer_names(self):
+        tuned = (n.partition(f".{self.prefix}")[0] for n, _ in self.unet.named_parameters() if f".{self.prefix}" in n)
+        return list(dict.fromkeys(tuned))
+
+    def weights(self):
+        from peft import get_peft_model_state_dict
+
+        config = self.unet.peft_config["default"].to_dict()
+        return config, get_peft_model_state_dict(self.unet, adapter_name="default")
+
+
+class Lora(Peft):
+    """PEFT's LoRA on the UNet's attention, lora_alpha = rank, so that ΔW = B A."""
+
+    def peft_config(self):
+        """Gaussian lora_A (std 1 / rank), zero lora_B: the function is unchanged."""
         from peft import LoraConfig  # takes seconds: only where it is used
 
-        rank = getattr(self.config, self.rank_knob.partition(".")[2])
-        for name, layer in unet.named_modules():
-            if name.endswith(TARGETS) and rank > min(layer.weight.shape):
-                side = min(layer.weight.shape)
-                raise InputError(
-                    f"{self.rank_knob} = {rank}: must be at most {side}, the smaller side of layer {name}; "
-                    f"about a quarter of it ({max(1, side // 4)}) is a good start"
-                )
-        unet.add_adapter(
-            LoraConfig(r=rank, lora_alpha=rank, target_modules=list(TARGETS), init_lora_weights="gaussian")
-        )
+        return LoraConfig(r=self.rank, lora_alpha=self.rank, target_modules=list(TARGETS), init_lora_weights="gaussian")
+
+    def attach(self, unet):
+        super().attach(unet)
         self.layers = {
             name: (layer.lora_A["default"].weight, layer.lora_B["default"].weight)
             for name, layer in unet.named_modules()
@@ -82,8 +135,14 @@ class Lora(Method):
         }
         return [p for pair in self.layers.values() for p in pair]
 
+    def layer_names(self):
+        return list(self.layers)
+
     def factors(self):
         return {name: (a.detach(), b.detach()) for name, (a, b) in self.layers.items()}
+
+    def weights(self):
+        return None  # the factors say it all
 
 
 def load(method: str):

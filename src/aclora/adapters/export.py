@@ -42,3 +42,15 @@ def in_order(raw: bytes) -> bytes:
     header = json.dumps(json.loads(raw[8 : 8 + size]), sort_keys=True, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)  # tensors begin at a multiple of eight
     return len(header).to_bytes(8, "little") + header + raw[8 + size :]
+
+
+def save_tuner(folder: Path, config: dict, tensors: dict[str, Tensor], header: dict[str, str]) -> None:
+    """Write a tuner of PEFT's as `PeftModel.from_pretrained` reads it: its config and its tensors in `folder`.
+
+    For changes that are no product of two factors; `config` and `tensors` as PEFT gives them.
+    """
+    plain = {k: sorted(v) if isinstance(v, (set, list)) else v for k, v in config.items()}
+    text = json.dumps(plain, indent=1, sort_keys=True, default=lambda v: getattr(v, "value", None))
+    (folder / "adapter_config.json").write_text(text + "\n", encoding="utf-8")
+    named = {f"base_model.model.{k}": v.detach().cpu().contiguous() for k, v in tensors.items()}
+    (folder / "adapter_model.safetensors").write_bytes(in_order(save(named, {"format": "pt", **header})))
