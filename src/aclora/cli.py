@@ -24,10 +24,21 @@ def main(argv: list[str] | None = None) -> int:
     for which in ("A", "B"):
         both.add_argument(which, help="a git revision, a DVC experiment, or a folder (a project's or its metrics)")
     both.add_argument("--style", help="this one alone")
+    plots = commands.add_parser(
+        "plots",
+        help="DVC's plots of the workspace and other runs, as one page that needs no network",
+        epilog="example: aclora plots main my-experiment",
+    )
+    plots.add_argument("revisions", nargs="*", metavar="RUN", help="a git revision or a DVC experiment")
+    plots.add_argument("--out", default="dvc_plots", help="the page's folder (%(default)s)")
     args = parser.parse_args(argv)
     try:
         if args.command == "compare":
             compare_runs(args.A, args.B, args.style)
+        elif args.command == "plots":
+            from aclora.plots_page import write
+
+            print(write(args.revisions, Path(args.out)))
         else:
             {"check": check, "scores": scores}[args.command]()
     except InputError as error:
