@@ -6,11 +6,12 @@ import sys
 from pathlib import Path
 
 from aclora import __version__
+from aclora.commands import add_parsers
 from aclora.errors import InputError
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point; returns the exit status: 0, or 1 after one line about what cannot be used."""
+    """Entry point; returns the exit status: 0, or 1 (2 for a LoRA file) after one line about what cannot be used."""
     parser = argparse.ArgumentParser(prog="aclora", description="Tools around the pipeline that `dvc repro` runs.")
     parser.add_argument("--version", action="version", version=f"aclora {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -31,9 +32,12 @@ def main(argv: list[str] | None = None) -> int:
     )
     plots.add_argument("revisions", nargs="*", metavar="RUN", help="a git revision or a DVC experiment")
     plots.add_argument("--out", default="dvc_plots", help="the page's folder (%(default)s)")
+    add_parsers(commands)
     args = parser.parse_args(argv)
     try:
-        if args.command == "compare":
+        if hasattr(args, "run"):
+            args.run(args)
+        elif args.command == "compare":
             compare_runs(args.A, args.B, args.style)
         elif args.command == "plots":
             from aclora.plots_page import write
@@ -43,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
             {"check": check, "scores": scores}[args.command]()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return getattr(args, "refused", 1)
     return 0
 
 
