@@ -12,7 +12,10 @@ from tqdm import tqdm
 
 from aclora import adapters, backbone, params
 from aclora.adapters.export import save_diffusers, save_tuner
-from aclora.dataset import read_training_set
+from aclora.captioning import caption_folder
+from aclora.corruption import Data, attacker, corrupted, limited
+from aclora.dataset import read_picture, read_training_set
+from aclora.feature_loss import FeatureLoss, load_look
 from aclora.stage import run, writing
 from aclora.training import Diffusion, Encoded, Train, fit
 
@@ -24,6 +27,7 @@ def main(name: str) -> None:
     method_name = params.method()
     module = adapters.load(method_name)
     method = module.Adapter(params.load(method_name, module.Config))
+    made_so = params.load("data", Data)
     pictures, captions = read_training_set(Path(f"data/captions/{name}.jsonl"), Path(style.pictures))
 
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what CUDA needs to repeat itself
@@ -33,15 +37,17 @@ def main(name: str) -> None:
     pipe = backbone.load_pipeline(model)
     pipe.to(accelerator.device)
     size = config.resolution or backbone.native_size(pipe)
+    pictures, texts, spoilt = _as_asked(made_so, pictures, [c.text for c in captions], style.trigger, pipe.vae, size)
     mean, std = backbone.encode_pictures(pipe, pictures, size)
-    data = Encoded(mean, std, backbone.encode_prompts(pipe, [c.text for c in captions], size))
+    data = Encoded(mean, std, backbone.encode_prompts(pipe, texts, size))
     diffusion = Diffusion(pipe.unet, backbone.training_scheduler(pipe), backbone.predict)
-    del pipe  # the autoencoder and the text encoder have said all they had to say
+    helps = _feature_loss(config, pipe.vae, diffusion.scheduler, mean.to(accelerator.device))
+    del pipe  # what else it holds has said all it had to say
 
     parameters = method.attach(diffusion.unet)
     history, spectra = [], []
     if parameters:
-        records = fit(diffusion, data, method, parameters, config, accelerator)
+        records = fit(diffusion, data, method, parameters, config, accelerator, helps)
         for record in _shown(records, config.epochs, name):
             if "values" in record:
                 spectra.append(record.pop("values"))
@@ -62,9 +68,32 @@ def main(name: str) -> None:
             # (restarts, layers, A and B, rank), layers in the order of the history's lists
             save_file({"values": torch.stack(spectra)}, out / "restarts.safetensors")
         about = {"method": method_name, "layers": method.layer_names(), "pictures": len(pictures), "size": size}
+        about |= {"corrupted": spoilt} if spoilt else {}
         (out / "adapter.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
         lines = "".join(json.dumps(r) + "\n" for r in history)
         (out / "history.jsonl").write_text(lines, encoding="utf-8")
+
+
+def _as_asked(config, pictures, texts, trigger, vae, size):
+    """The pictures and texts that the section `data` asks for, and the places of those that it spoilt."""
+    pictures, texts = limited(pictures, texts, config)
+    foreign, attack = [], None
+    if config.corrupt == "foreign":
+        rows = caption_folder(Path(config.foreign), trigger, None, "")
+        foreign = [(read_picture(Path(config.foreign) / row.file), row.text) for row in rows]
+    if config.corrupt == "adversarial":
+        attack = attacker(vae, size, config.strength)
+    return corrupted(pictures, texts, config, foreign, attack)
+
+
+def _feature_loss(config, vae, scheduler, latents):
+    """What a frozen encoder adds to each step's loss; None where it was not asked."""
+    if not config.feature_loss:
+        return None
+    look = load_look(config.feature_encoder).to(latents.device)
+    loss = FeatureLoss(vae, look, scheduler, vae.config.scaling_factor, config.feature_loss)
+    wanted = loss.targets(latents)
+    return lambda prediction, noisy, times, i: loss(prediction, noisy, times, wanted[i])
 
 
 def _shown(records, epochs, name):

@@ -131,3 +131,18 @@ def test_encoders_lie_where_dvc_watches(tmp_path):
     Evaluate(watch=str(tmp_path / "models"), clip=str(inside), dino="owner/name@commit")
     with pytest.raises(InputError, match="watch = 'other': must be a folder that holds clip = "):
         Evaluate(watch="other", clip=str(inside))
+
+
+@dataclasses.dataclass(frozen=True)
+class NumberOrWord:
+    bound: float | Literal["dynamic"] = "dynamic"
+
+
+@pytest.mark.parametrize(("written", "value"), [("dynamic", "dynamic"), ("0.8", 0.8), ("8e-1", 0.8)])
+def test_a_knob_may_be_a_number_or_a_word(tmp_path, written, value):
+    assert load(tmp_path, f"train: {{bound: {written}}}", into=NumberOrWord).bound == value
+
+
+def test_neither_the_number_nor_the_word_names_both(tmp_path):
+    with pytest.raises(InputError, match=r"train.bound = 'often': must be a number or dynamic$"):
+        load(tmp_path, "train: {bound: often}", into=NumberOrWord)

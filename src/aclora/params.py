@@ -112,10 +112,17 @@ def _typed(value, hint, where):
         if value not in options or isinstance(value, bool) != any(isinstance(o, bool) for o in options):
             raise InputError(f"{where} = {value!r}: must be one of {', '.join(map(str, options))}")
         return value
-    if isinstance(hint, types.UnionType):
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):  # the latter where a Literal is part of it
         if value is None and type(None) in typing.get_args(hint):
             return None
-        hint = next(a for a in typing.get_args(hint) if a is not type(None))
+        hint, *words = (a for a in typing.get_args(hint) if a is not type(None))
+        words = [w for word in words for w in typing.get_args(word)]
+        if value in words:
+            return value
+        try:
+            return _typed(value, hint, where)
+        except InputError as error:
+            raise InputError(" or ".join([str(error), *words])) from None
     if typing.get_origin(hint) is tuple:
         if not isinstance(value, list):
             raise InputError(f"{where} = {value!r}: must be a list")

@@ -4,8 +4,26 @@ Squares of singular values are energies. Everything is computed in float64: in f
 singular values of a Gram matrix are wrong by far more than their own size.
 """
 
+from collections.abc import Hashable, Iterator
+
 import torch
 from torch import Tensor
+
+STACKED = 2**26  # entries of a stack of matrices at most: half a GiB in float64
+STACKED_CPU = 2**18  # a stack that stays in a processor's cache
+
+
+def alike(keys: list[Hashable], entries: list[int], device: torch.device) -> Iterator[list[int]]:
+    """Positions of equal keys, in stacks: what can be computed at once without taking too much memory.
+
+    `entries` tells how many numbers each position stands for; a stack has one position at least.
+    """
+    groups: dict[Hashable, list[int]] = {}
+    for i, key in enumerate(keys):
+        groups.setdefault(key, []).append(i)
+    for group in groups.values():
+        size = max(1, (STACKED_CPU if device.type == "cpu" else STACKED) // max(1, entries[group[0]]))
+        yield from (group[i : i + size] for i in range(0, len(group), size))
 
 
 def gram_eig(matrices: list[Tensor]) -> tuple[Tensor, Tensor]:
@@ -15,11 +33,12 @@ def gram_eig(matrices: list[Tensor]) -> tuple[Tensor, Tensor]:
     (n, r), descending, and vectors (n, r, r), one in each column, both float64. One batched
     eigendecomposition of M Mᵀ (or Mᵀ M) serves all of them.
     """
-    grams = []
-    for m in matrices:
-        m = m.detach().double()
-        grams.append(m @ m.T if m.shape[0] <= m.shape[1] else m.T @ m)
-    squares, vectors = torch.linalg.eigh(torch.stack(grams))  # ascending
+    side = min(matrices[0].shape)
+    grams = torch.empty(len(matrices), side, side, dtype=torch.float64, device=matrices[0].device)
+    for i in alike([m.shape for m in matrices], [m.numel() for m in matrices], grams.device):
+        m = torch.stack([matrices[j].detach() for j in i]).double()  # (g, r, k) or (g, d, r)
+        grams[i] = m @ m.mT if m.shape[1] <= m.shape[2] else m.mT @ m
+    squares, vectors = torch.linalg.eigh(grams)  # ascending
     return squares.flip(-1).clamp_min(0).sqrt(), vectors.flip(-1)
 
 
@@ -49,13 +68,13 @@ def kept_energy(values: Tensor, rank: int) -> float:
 def product_svd(lora_A: Tensor, lora_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Compact SVD of B A through QR of the factors; the d × k product is never formed.
 
-    lora_A (r, k), lora_B (d, r) → U (d, r), D (r,) descending, Vh (r, k), float64. With r above
-    min(d, k) the inner size is that smaller side.
+    lora_A (…, r, k), lora_B (…, d, r) → U (…, d, r), D (…, r) descending, Vh (…, r, k), float64.
+    With r above min(d, k) the inner size is that smaller side.
     """
-    q_b, r_b = torch.linalg.qr(lora_B.detach().double())  # (d, r), (r, r)
-    q_a, r_a = torch.linalg.qr(lora_A.detach().double().T)  # (k, r), (r, r)
-    u, d, vh = torch.linalg.svd(r_b @ r_a.T)
-    return q_b @ u, d, vh @ q_a.T
+    q_b, r_b = torch.linalg.qr(lora_B.detach().double())  # (…, d, r), (…, r, r)
+    q_a, r_a = torch.linalg.qr(lora_A.detach().double().mT)  # (…, k, r), (…, r, r)
+    u, d, vh = torch.linalg.svd(r_b @ r_a.mT, full_matrices=False)
+    return q_b @ u, d, vh @ q_a.mT
 
 
 def truncate(lora_A: Tensor, lora_B: Tensor, rank: int) -> tuple[Tensor, Tensor, float]:

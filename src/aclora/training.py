@@ -4,6 +4,7 @@ import functools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -26,8 +27,17 @@ class Train:
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
     resolution: int | None = None
     seed: int = 0
+    feature_loss: float = 0.0
+    feature_encoder: str = ""
+    watch: str = ""
 
     def __post_init__(self):
+        require(self.feature_loss >= 0, "feature_loss", self.feature_loss, "0 or more")
+        if Path(self.feature_encoder).is_dir() and Path(self.feature_encoder) != Path(self.watch):
+            raise InputError(
+                f"watch = {self.watch!r}: must be the feature encoder's folder, {self.feature_encoder}, or DVC would "
+                "miss changes in it"
+            )
         require(self.epochs >= 1, "epochs", self.epochs, "at least 1")
         require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1 picture")
         require(0 < self.learning_rate < 1, "learning_rate", self.learning_rate, "between 0 and 1")
@@ -66,9 +76,14 @@ class Diffusion:
 
     def loss(self, latents: Tensor, noise: Tensor, times: Tensor, text: dict[str, Tensor]) -> Tensor:
         """Unweighted mean squared error, a scalar; latents and noise (b, c, h, w), times (b,)."""
+        return self.denoise(latents, noise, times, text)[0]
+
+    def denoise(self, latents: Tensor, noise: Tensor, times: Tensor, text: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        """`loss`, the prediction and the noisy latents that it was made from, (b, c, h, w) each."""
         noisy = self.scheduler.add_noise(latents, noise, times)
         target = noise if self.kind == "epsilon" else self.scheduler.get_velocity(latents, noise, times)
-        return F.mse_loss(self.predict(self.unet, noisy, times, text).float(), target)
+        prediction = self.predict(self.unet, noisy, times, text).float()
+        return F.mse_loss(prediction, target), prediction, noisy
 
     @torch.no_grad()
     def fixed_loss(self, data: Encoded, draws: int = 4, batch: int = 16, seed: int = 0) -> float:
@@ -100,8 +115,12 @@ def fit(
     parameters: list[torch.nn.Parameter],
     config: Train,
     accelerator,
+    feature_loss: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] | None = None,
 ) -> Iterator[dict]:
     """Train `parameters` and yield a record after every epoch and after whatever the method did there.
+
+    `feature_loss` gives what is added to a step's loss from its prediction and noisy latents (b, c, h, w), times (b,)
+    and the pictures' indices (b,); the recorded loss is without it, and without a method's penalty.
 
     An epoch sees every picture once. What a step draws depends on (seed, step) alone, and an
     epoch's order on (seed, epoch). Raises `InputError` when the loss is no number any more.
@@ -124,9 +143,13 @@ def fit(
             i = chosen.to(data.mean.device)
             latents = data.mean[i] + data.std[i] * wobble
             with accelerator.autocast():
-                loss = diffusion.loss(latents, noise, times, {k: v[i] for k, v in data.text.items()})
-            penalty = method.penalty()
-            accelerator.backward(loss if penalty is None else loss + penalty)
+                loss, prediction, noisy = diffusion.denoise(
+                    latents, noise, times, {k: v[i] for k, v in data.text.items()}
+                )
+            total = loss if (penalty := method.penalty()) is None else loss + penalty
+            if feature_loss:
+                total = total + feature_loss(prediction, noisy, times, i)
+            accelerator.backward(total)
             accelerator.clip_grad_norm_(parameters, config.max_grad_norm)
             optimizer.step()
             method.step_end(step)

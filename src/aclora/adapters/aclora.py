@@ -10,7 +10,7 @@ import torch
 
 from aclora.adapters import Lora
 from aclora.errors import InputError, require
-from aclora.restart import restart, threshold
+from aclora.restart import carry_moments, restart, threshold
 from aclora.spectra import product_svd, rank_for_energy, truncate
 
 
@@ -21,6 +21,14 @@ class Config:
     restart_every: int = 10
     alpha: float = 1.0
     max_rank: int = 16
+    restart_on: Literal["factors", "product"] = "factors"
+    noise: Literal["gaussian", "zero", "structured"] = "gaussian"
+    refill: Literal["init", "noise"] = "init"
+    threshold: float | Literal["dynamic"] = "dynamic"
+    threshold_max: float = 1.0
+    unify: Literal["max", "mean", "none"] = "max"
+    min_index: int = 1
+    max_index: int | None = None
     optimizer_state: Literal["keep", "reset", "project"] = "keep"
     signal_rank: Literal["energy", "unified", "per_layer"] = "energy"
 
@@ -28,10 +36,29 @@ class Config:
         require(self.restart_every >= 1, "restart_every", self.restart_every, "at least 1 epoch")
         require(self.alpha > 0, "alpha", self.alpha, "above 0")
         require(self.max_rank >= 2, "max_rank", self.max_rank, "at least 2, or nothing could be noise")
+        fixed = self.threshold != "dynamic"
+        require(not fixed or 0 < self.threshold < 1, "threshold", self.threshold, "between 0 and 1, or dynamic")
+        require(0 < self.threshold_max <= 1, "threshold_max", self.threshold_max, "above 0 and at most 1")
+        least, most = self.min_index, self.max_index
+        below = f"at least 1 and below max_rank = {self.max_rank}, or nothing could be noise"
+        require(1 <= least < self.max_rank, "min_index", least, below)
+        require(most is None or most >= least, "max_index", most, f"at least min_index = {least}, or null")
+        if self.restart_on == "factors":
+            why = "init where restart_on = 'factors' (noise says what is put in there), or set restart_on: product"
+            require(self.refill == "init", "refill", self.refill, why)
+        else:
+            why = "gaussian where restart_on = 'product' (refill says what is put in there), or set restart_on: factors"
+            require(self.noise == "gaussian", "noise", self.noise, why)
 
 
 class Adapter(Lora):
-    """LoRA at `max_rank` with RESTART every `restart_every` epochs, none after the last."""
+    """LoRA at `max_rank` with RESTART every `restart_every` epochs, none after the last.
+
+    A RESTART's record holds p and I, the probe before and after, and lists over the layers: I_A and I_B are the I_M
+    before unification, kept_ the share of energy kept, sigma_ the noise's standard deviation, norm_ratio_ ‖M'‖ / ‖M‖;
+    "values" (layers, 2, R) are the singular values before. With `restart_on: product` all but sigma_ are those of
+    ΔW, the same for A and for B.
+    """
 
     rank_knob = "aclora.max_rank"
 
@@ -47,22 +74,34 @@ class Adapter(Lora):
         if end.epoch % self.config.restart_every and not (last and self.p is None):
             return None
         mean = sum(self.losses) / len(self.losses)
-        p = threshold(mean, self.config.alpha, end.epoch, end.epochs)
+        p = self._threshold(mean, end)
         if last:  # no RESTART after the last epoch; a run too short for any still has its threshold
             self.p = p if self.p is None else self.p
             return None
-        for name, (a, b) in self.layers.items():
-            if not (a.isfinite().all() and b.isfinite().all()):
-                raise InputError(
-                    f"layer {name} is not finite at the RESTART of epoch {end.epoch}: lower train.learning_rate"
-                )
+        finite = torch.stack([a.isfinite().all() & b.isfinite().all() for a, b in self.layers.values()]).tolist()
+        if not all(finite):
+            name = list(self.layers)[finite.index(False)]
+            raise InputError(
+                f"layer {name} is not finite at the RESTART of epoch {end.epoch}: lower train.learning_rate"
+            )
         before = end.probe()
-        done = restart(self.factors(), p, end.generator)
+        config = self.config
+        done = restart(
+            self.factors(),
+            p,
+            end.generator,
+            on=config.restart_on,
+            noise=config.noise,
+            refill=config.refill,
+            unify=config.unify,
+            floor=config.min_index,
+            ceiling=config.max_index,
+        )
         with torch.no_grad():
             for name, pair in self.layers.items():
-                for old, new, base in zip(pair, done.factors[name], done.bases[name], strict=True):
+                for old, new in zip(pair, done.factors[name], strict=True):
                     old.copy_(new)
-                    self._moments(end.optimizer.state.get(old), base)
+        carry_moments(end.optimizer, self.layers, done, config.optimizer_state)
         self.losses, self.p, self.index = [], p, done.index
         return {
             "loss": mean,
@@ -81,17 +120,11 @@ class Adapter(Lora):
             "values": done.values,
         }
 
-    def _moments(self, state, base):
-        """What becomes of Adam's moments, which belong to the matrix as it was."""
-        if not state or self.config.optimizer_state == "keep":
-            return
-        if self.config.optimizer_state == "reset":
-            for moment in ("exp_avg", "exp_avg_sq", "step"):
-                state[moment].zero_()
-            return
-        mean, base = state["exp_avg"], base.to(state["exp_avg"])  # base (r, I) of the short side
-        wide = mean.shape[0] <= mean.shape[1]
-        mean.copy_(base @ (base.T @ mean) if wide else (mean @ base) @ base.T)
+    def _threshold(self, loss, end):
+        p = self.config.threshold
+        if p == "dynamic":
+            p = threshold(loss, self.config.alpha, end.epoch, end.epochs)
+        return min(p, self.config.threshold_max)
 
     def signal(self):
         """The leading components of ΔW itself, by `signal_rank`, and the error of each layer.
