@@ -1,4 +1,4 @@
-"""The predicted picture against the true one: exact algebra, the encoder's own view of pixels, gradients where due."""
+"""The predicted picture against the true one: exact algebra, what the encoder sees, gradients only where due."""
 
 import shutil
 

@@ -3,7 +3,16 @@
 import pytest
 import torch
 
-from aclora.spectra import gram_eig, kept_energy, product_svd, rank_for_energy, signal_index, truncate
+from aclora.spectra import (
+    STACKED_CPU,
+    alike,
+    gram_eig,
+    kept_energy,
+    product_svd,
+    rank_for_energy,
+    signal_index,
+    truncate,
+)
 
 
 def factors(rng, d=20, k=30, r=6):
@@ -78,3 +87,35 @@ def test_truncating_nothing_loses_nothing():
     a, b, error = truncate(torch.ones(3, 5), torch.zeros(4, 3), 1)
     assert error == 0
     assert (b @ a).abs().max() == 0
+
+
+def test_a_stack_of_products_is_that_of_each(rng):
+    many = [factors(rng) for _ in range(4)]
+    u, d, vh = product_svd(*(torch.stack(m) for m in zip(*many, strict=True)))
+    for i, (a, b) in enumerate(many):
+        torch.testing.assert_close(d[i], product_svd(a, b)[1])
+        torch.testing.assert_close((u[i] * d[i]) @ vh[i], b.double() @ a.double())
+
+
+def test_a_rank_above_the_layers_smaller_side(rng):
+    a, b = factors(rng, d=4, k=5, r=6)
+    u, d, vh = product_svd(a, b)
+    assert (u.shape, d.shape, vh.shape) == ((4, 4), (4,), (4, 5))
+    torch.testing.assert_close((u * d) @ vh, b.double() @ a.double())
+
+
+def test_matrices_of_many_shapes_keep_their_order(rng):
+    shapes = [(6, 30), (20, 6), (6, 9), (6, 30), (6, 6), (20, 6)]
+    flat = [torch.randn(shape, generator=rng) for shape in shapes]
+    values, vectors = gram_eig(flat)
+    for m, d, u in zip(flat, values, vectors, strict=True):
+        alone = gram_eig([m])
+        assert torch.equal(alone[0][0], d)
+        assert torch.equal(alone[1][0], u)
+
+
+def test_stacks_hold_what_is_alike_and_no_more_than_fits():
+    cpu = torch.device("cpu")
+    assert list(alike(["x", "y", "x", "x"], [1, 1, 1, 1], cpu)) == [[0, 2, 3], [1]]
+    assert list(alike(["x"] * 3, [STACKED_CPU // 2] * 3, cpu)) == [[0, 1], [2]]
+    assert list(alike(["x"] * 2, [2 * STACKED_CPU] * 2, cpu)) == [[0], [1]]

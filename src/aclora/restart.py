@@ -87,7 +87,7 @@ def _on_factors(factors, p, generator, noise, how):
     used = _unified(own, [min(m.shape) for m in flat], *how)
     live = [i for i, index in enumerate(own.tolist()) if index >= 0]
     drawn = {i: _draw(noise, flat[i].shape, used[i], generator) for i in live}
-    new = [m.clone() for m in flat]
+    new = [m.clone() if index < 0 else m for m, index in zip(flat, own.tolist(), strict=True)]
     sigma, ratio = torch.zeros(len(flat)), torch.ones(len(flat))
     shapes, entries = [(flat[i].shape, used[i]) for i in live], [flat[i].numel() for i in live]
     for stack in alike(shapes, entries, flat[0].device):
@@ -101,10 +101,10 @@ def _on_factors(factors, p, generator, noise, how):
         if noise == "zero":
             made, std = signal, torch.zeros_like(std)
         elif noise == "gaussian":
-            made = torch.stack([drawn[i] for i in at]).to(wide).mul_(std[:, None, None]).add_(signal)
+            made = torch.stack([drawn.pop(i) for i in at]).to(wide).mul_(std[:, None, None]).add_(signal)
         else:
             d = torch.stack([values[i, : u.shape[-1]] for i in at]).to(u)  # (g, r)
-            turn, frame = (torch.stack(z).to(u) for z in zip(*(drawn[i] for i in at), strict=True))
+            turn, frame = (torch.stack(z).to(u) for z in zip(*(drawn.pop(i) for i in at), strict=True))
             made = _rotated(wide, u, d, used[at[0]], turn, frame).add_(signal)
         norms = torch.linalg.vector_norm(torch.stack([made, wide]), dim=(2, 3))  # (2, g)
         ratio[at], sigma[at] = (norms[0] / norms[1]).cpu().float(), std.cpu().float()

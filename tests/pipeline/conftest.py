@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,10 @@ SMALL = {
     "  held_out: ": "  held_out: 24",
 }
 
+# Compiled once for all runs, outside of the projects: where a machine keeps no byte code, importing takes longer than
+# what a stage does.
+BYTE_CODE = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(Path(tempfile.gettempdir()) / "aclora-bytecode")}
+
 
 class Project:
     """A work tree of its own, in which commands run as a user runs them."""
@@ -31,7 +36,7 @@ class Project:
         bin_folder = str(Path(sys.executable).parent)
         path = os.pathsep.join([bin_folder, os.environ["PATH"]])
         code = os.pathsep.join([str(self.folder / "src"), *((env or {}).pop("PYTHONPATH", "").split())])
-        full = os.environ | {"PATH": path, "PYTHONPATH": code, "HF_HUB_OFFLINE": "1"} | (env or {})
+        full = os.environ | {"PATH": path, "PYTHONPATH": code, "HF_HUB_OFFLINE": "1"} | BYTE_CODE | (env or {})
         return subprocess.run(command, cwd=self.folder, env=full, capture_output=True, text=True)
 
     def repro(self, *args: str, env: dict | None = None) -> str:
@@ -85,6 +90,8 @@ def done(tmp_path_factory) -> Project:
     spy = folder.parent / "spy"
     spy.mkdir()
     shutil.copy(Path(__file__).with_name("spy.py"), spy / "sitecustomize.py")
-    made.repro(env={"PYTHONPATH": str(spy), "OPENED": str(spy)})
+    # without byte code a stage opens the sources themselves
+    plain = {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPYCACHEPREFIX": ""}
+    made.repro(env={"PYTHONPATH": str(spy), "OPENED": str(spy)} | plain)
     made.spy = spy
     return made

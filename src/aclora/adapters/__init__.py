@@ -4,6 +4,7 @@ A method is a module of this package, imported by its name in params.yaml. It of
 frozen dataclass for its own section there, and `Adapter`, a subclass of `Method`.
 """
 
+import abc
 import importlib
 import pkgutil
 from collections.abc import Callable
@@ -82,7 +83,7 @@ def check_rank(unet: nn.Module, rank: int, knob: str) -> None:
             )
 
 
-class Peft(Method):
+class Peft(Method, abc.ABC):
     """A tuner of PEFT's on the UNet's attention."""
 
     rank_knob: str  # the knob of Config that gives the rank, with its section, as errors name it
@@ -92,9 +93,9 @@ class Peft(Method):
     def rank(self) -> int:
         return getattr(self.config, self.rank_knob.partition(".")[2])
 
+    @abc.abstractmethod
     def peft_config(self):
         """The configuration of PEFT's that `Config` stands for."""
-        raise NotImplementedError
 
     def attach(self, unet):
         """Put PEFT's layers in. Needs a seeded global generator.
