@@ -13,9 +13,13 @@ from tqdm import tqdm
 from aclora import adapters, backbone, params
 from aclora.adapters.export import save_diffusers, save_tuner
 from aclora.captioning import caption_folder
+from aclora.checkpoint import FOLDER, Checkpoints, machine
+from aclora.checkpoint import Config as Every
 from aclora.corruption import Data, attacker, corrupted, limited
 from aclora.dataset import read_picture, read_training_set
+from aclora.errors import InputError
 from aclora.feature_loss import FeatureLoss, load_look
+from aclora.fingerprint import train_fingerprint
 from aclora.stage import run, writing
 from aclora.training import Diffusion, Encoded, Train, fit
 
@@ -28,6 +32,8 @@ def main(name: str) -> None:
     module = adapters.load(method_name)
     method = module.Adapter(params.load(method_name, module.Config))
     made_so = params.load("data", Data)
+    every = params.load("checkpoints", Every)
+    fingerprint = train_fingerprint(name)
     pictures, captions = read_training_set(Path(f"data/captions/{name}.jsonl"), Path(style.pictures))
 
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what CUDA needs to repeat itself
@@ -45,15 +51,13 @@ def main(name: str) -> None:
     del pipe  # what else it holds has said all it had to say
 
     parameters = method.attach(diffusion.unet)
-    history, spectra = [], []
+    kept = Checkpoints(FOLDER / fingerprint, every, machine(accelerator.device)).load()
     if parameters:
-        records = fit(diffusion, data, method, parameters, config, accelerator, helps)
-        for record in _shown(records, config.epochs, name):
-            if "values" in record:
-                spectra.append(record.pop("values"))
-            history.append(record)
+        records = fit(diffusion, data, method, parameters, config, accelerator, helps, kept)
+        _train(records, config.epochs, kept, name)
 
     header = {"method": method_name, "trigger": style.trigger, "base_model": model.name, "style": name}
+    header["fingerprint"] = fingerprint
     with writing(f"models/adapters/{name}") as (out,):
         out.mkdir()
         if factors := method.factors():
@@ -64,14 +68,15 @@ def main(name: str) -> None:
             cut, report = signal
             save_diffusers(out / "signal.safetensors", cut, header | {"cut_to": report["by"]})
             (out / "signal.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-        if spectra:
+        if kept.values:
             # (restarts, layers, A and B, rank), layers in the order of the history's lists
-            save_file({"values": torch.stack(spectra)}, out / "restarts.safetensors")
+            save_file({"values": torch.stack(kept.values)}, out / "restarts.safetensors")
         about = {"method": method_name, "layers": method.layer_names(), "pictures": len(pictures), "size": size}
         about |= {"corrupted": spoilt} if spoilt else {}
         (out / "adapter.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-        lines = "".join(json.dumps(r) + "\n" for r in history)
+        lines = "".join(json.dumps(r) + "\n" for r in kept.history)
         (out / "history.jsonl").write_text(lines, encoding="utf-8")
+    kept.clear()
 
 
 def _as_asked(config, pictures, texts, trigger, vae, size):
@@ -96,18 +101,23 @@ def _feature_loss(config, vae, scheduler, latents):
     return lambda prediction, noisy, times, i: loss(prediction, noisy, times, wanted[i])
 
 
-def _shown(records, epochs, name):
-    """Pass the records on while a bar shows loss, p, I and the time left."""
-    state = {}
-    with tqdm(total=epochs, desc=name, unit="epoch", mininterval=0.5) as bar:
-        for record in records:
-            if record["event"] == "epoch":
-                state["loss"] = f"{record['loss']:.3f}"
-                bar.update()
-            if record["event"] == "restart":
-                state |= {"p": f"{record['p']:.2f}", "I": record["I"]}
-            bar.set_postfix(state, refresh=False)
-            yield record
+def _train(records, epochs, kept, name):
+    """Keep every record while a bar shows loss, p, I and the time left."""
+    state, done = {}, kept.state[0] if kept.state else 0
+    if done:
+        print(f"{name}: goes on after epoch {done} of {epochs}, from {kept.folder}")
+    with tqdm(total=epochs, initial=done, desc=name, unit="epoch", mininterval=0.5) as bar:
+        try:
+            for record in records:
+                kept.add(record)
+                if record["event"] == "epoch":
+                    state["loss"] = f"{record['loss']:.3f}"
+                    bar.update()
+                if record["event"] == "restart":
+                    state |= {"p": f"{record['p']:.2f}", "I": record["I"]}
+                bar.set_postfix(state, refresh=False)
+        except InputError as error:
+            raise InputError(f"{error}{kept.standing()}") from None
 
 
 if __name__ == "__main__":

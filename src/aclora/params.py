@@ -17,7 +17,8 @@ from aclora.errors import InputError, did_you_mean
 
 FILE = Path("params.yaml")
 METHODS = ("aclora", "lora", "trilora", "dora", "adalora", "loha", "lokr", "base")
-SECTIONS = ("method", *METHODS, "styles", "data", "train", "model", "captions", "audit", "generate", "evaluate")
+SECTIONS = ("method", *METHODS, "styles", "data", "train", "checkpoints", "model", "captions", "audit", "generate")
+SECTIONS += ("evaluate",)
 T = TypeVar("T")
 
 

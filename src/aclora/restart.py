@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from aclora.spectra import alike, gram_eig, kept_energy, product_svd, signal_index
+from aclora.spectra import alike, gram_eig, kept_energy, on_every_core, product_svd, signal_index, stacked
 
 Factors = dict[str, tuple[Tensor, Tensor]]  # layer → lora_A (r, k), lora_B (d, r)
 NEGLIGIBLE = 1e-12  # relative to the largest singular value: nothing that float64 factors could mean
@@ -86,30 +86,40 @@ def _on_factors(factors, p, generator, noise, how):
     own = torch.where(values[:, 0] > 0, signal_index(values, p), -1)
     used = _unified(own, [min(m.shape) for m in flat], *how)
     live = [i for i, index in enumerate(own.tolist()) if index >= 0]
-    drawn = {i: _draw(noise, flat[i].shape, used[i], generator) for i in live}
+    drawn = {}
     new = [m.clone() if index < 0 else m for m, index in zip(flat, own.tolist(), strict=True)]
     sigma, ratio = torch.zeros(len(flat)), torch.ones(len(flat))
     shapes, entries = [(flat[i].shape, used[i]) for i in live], [flat[i].numel() for i in live]
-    for stack in alike(shapes, entries, flat[0].device):
-        at = [live[j] for j in stack]
-        wide = torch.stack([flat[i] for i in at]).double()  # (g, r, k) or (g, d, r)
-        u = torch.stack([vectors[i] for i in at])  # (g, r, r)
+
+    def stacks():  # drawn in the matrices' order while earlier ones are already worked on
+        begun = 0
+        for stack in sorted(alike(shapes, entries, flat[0].device), key=max):
+            for i in live[begun : stack[-1] + 1]:
+                drawn[i] = _draw(noise, flat[i].shape, used[i], generator)
+            begun = stack[-1] + 1
+            yield [live[j] for j in stack]
+
+    def renew(at):
+        wide = stacked([flat[i] for i in at]).double()  # (g, r, k) or (g, d, r)
+        u = stacked([vectors[i] for i in at])  # (g, r, r)
         base = u[..., : used[at[0]]]  # (g, r, I)
-        signal = base @ (base.mT @ wide) if _lies(wide) else (wide @ base) @ base.mT
+        signal = _projected(wide, base)
         # one by one: a batched variance sums in another order
         std = torch.stack([m.var(correction=0) for m in wide - signal]).sqrt()  # (g,)
         if noise == "zero":
             made, std = signal, torch.zeros_like(std)
         elif noise == "gaussian":
-            made = torch.stack([drawn.pop(i) for i in at]).to(wide).mul_(std[:, None, None]).add_(signal)
+            made = stacked([drawn.pop(i) for i in at]).to(wide).mul_(std[:, None, None]).add_(signal)
         else:
             d = torch.stack([values[i, : u.shape[-1]] for i in at]).to(u)  # (g, r)
             turn, frame = (torch.stack(z).to(u) for z in zip(*(drawn.pop(i) for i in at), strict=True))
             made = _rotated(wide, u, d, used[at[0]], turn, frame).add_(signal)
-        norms = torch.linalg.vector_norm(torch.stack([made, wide]), dim=(2, 3))  # (2, g)
-        ratio[at], sigma[at] = (norms[0] / norms[1]).cpu().float(), std.cpu().float()
+        after, before = (torch.linalg.vector_norm(m, dim=(1, 2)) for m in (made, wide))  # (g,) each
+        ratio[at], sigma[at] = (after / before).cpu().float(), std.cpu().float()
         for i, m in zip(at, made, strict=True):
             new[i] = m.to(flat[i].dtype, copy=True)
+
+    on_every_core(renew, stacks(), flat[0].device)
     bases = [u[:, :index] for u, index in zip(vectors, used, strict=True)]
     kept = [kept_energy(d, index) for d, index in zip(values, used, strict=True)]
     return Restart(
@@ -205,7 +215,7 @@ def carry_moments(
             mean, square = (state[key].flatten(1) for key in ("exp_avg", "exp_avg_sq"))  # a convolution's has four axes
             base = base.to(mean)  # (r, I)
             if done.on == "factors":
-                mean = base @ (base.T @ mean) if _lies(mean) else (mean @ base) @ base.T
+                mean = _projected(mean, base)
             else:
                 mean, square = (m.T if x else m for m in (mean, square))  # the rank first
                 freed = len(mean) - base.shape[1]
@@ -252,6 +262,14 @@ def _draw(noise, shape, index, generator):
 
 def _normal(*shape, generator):
     return torch.randn(shape, generator=generator, dtype=torch.float32)
+
+
+def _projected(m, base):
+    """The part of m (…, r, k) or (…, d, r) in the directions of base (…, r, I), in the fewer multiplications."""
+    if 2 * base.shape[-1] > base.shape[-2]:
+        whole = base @ base.mT  # (…, r, r)
+        return whole @ m if _lies(m) else m @ whole
+    return base @ (base.mT @ m) if _lies(m) else (m @ base) @ base.mT
 
 
 def _rotated(wide, u, d, index, turn, frame):

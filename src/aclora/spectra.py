@@ -4,7 +4,8 @@ Squares of singular values are energies. Everything is computed in float64: in f
 singular values of a Gram matrix are wrong by far more than their own size.
 """
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
@@ -26,6 +27,31 @@ def alike(keys: list[Hashable], entries: list[int], device: torch.device) -> Ite
         yield from (group[i : i + size] for i in range(0, len(group), size))
 
 
+def stacked(matrices: list[Tensor]) -> Tensor:
+    """Matrices of one shape as (g, …); a single one is not copied."""
+    return matrices[0][None] if len(matrices) == 1 else torch.stack(matrices)
+
+
+def on_every_core(work: Callable, parts: Iterable, device: torch.device) -> list:
+    """`work(part)` of every part, in order, without gradients; on a CPU each core takes the next part by itself.
+
+    LAPACK's eigenvalues of a small matrix take several times as long with two threads as with one.
+    """
+
+    @torch.no_grad()
+    def quietly(part):
+        return work(part)
+
+    threads = torch.get_num_threads()
+    if device.type != "cpu" or threads == 1:
+        return [quietly(part) for part in parts]
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            return list(pool.map(quietly, parts))
+    finally:
+        torch.set_num_threads(threads)
+
+
 def gram_eig(matrices: list[Tensor]) -> tuple[Tensor, Tensor]:
     """Singular values and short-side singular vectors of n matrices with one short side r.
 
@@ -33,13 +59,17 @@ def gram_eig(matrices: list[Tensor]) -> tuple[Tensor, Tensor]:
     (n, r), descending, and vectors (n, r, r), one in each column, both float64. One batched
     eigendecomposition of M Mᵀ (or Mᵀ M) serves all of them.
     """
-    side = min(matrices[0].shape)
-    grams = torch.empty(len(matrices), side, side, dtype=torch.float64, device=matrices[0].device)
-    for i in alike([m.shape for m in matrices], [m.numel() for m in matrices], grams.device):
-        m = torch.stack([matrices[j].detach() for j in i]).double()  # (g, r, k) or (g, d, r)
+    side, device = min(matrices[0].shape), matrices[0].device
+    grams = torch.empty(len(matrices), side, side, dtype=torch.float64, device=device)
+
+    def gram(i):
+        m = stacked([matrices[j].detach() for j in i]).double()  # (g, r, k) or (g, d, r)
         grams[i] = m @ m.mT if m.shape[1] <= m.shape[2] else m.mT @ m
-    squares, vectors = torch.linalg.eigh(grams)  # ascending
-    return squares.flip(-1).clamp_min(0).sqrt(), vectors.flip(-1)
+
+    on_every_core(gram, alike([m.shape for m in matrices], [m.numel() for m in matrices], device), device)
+    parts = grams.split(8 if device.type == "cpu" else len(grams))
+    squares, vectors = zip(*on_every_core(torch.linalg.eigh, parts, device), strict=True)  # ascending
+    return torch.cat(squares).flip(-1).clamp_min(0).sqrt(), torch.cat(vectors).flip(-1)
 
 
 def signal_index(values: Tensor, p: float) -> Tensor:

@@ -2,8 +2,11 @@
 
 import argparse
 import contextlib
+import ctypes
+import errno
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,12 +14,20 @@ from pathlib import Path
 from aclora import params
 from aclora.errors import InputError, did_you_mean
 
+PR_SET_PDEATHSIG = 1  # of prctl(2)
+
 
 def run(main: Callable[[str], None], description: str) -> None:
-    """Call `main(style)` with the style named on the command line; an `InputError` ends it in one line."""
+    """Call `main(style)` with the style named on the command line; an `InputError` ends it in one line.
+
+    So does a full disk. With ACLORA_DIE_WITH_PARENT in the environment the stage ends when its parent does, however
+    that ends (Linux): a killed worker leaves no training behind.
+    """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("style", help="an entry under `styles` in params.yaml")
     style = parser.parse_args().style
+    if os.environ.get("ACLORA_DIE_WITH_PARENT") and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     try:
         known = params.styles()
         if style not in known:
@@ -24,6 +35,13 @@ def run(main: Callable[[str], None], description: str) -> None:
         main(style)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        print(
+            f"error: {error.filename or 'a file'}: no space left on its disk: free some, then repeat", file=sys.stderr
+        )
         sys.exit(1)
 
 

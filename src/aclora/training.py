@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -59,6 +59,18 @@ class Encoded:
         """The same on another device."""
         text = {k: v.to(device) for k, v in self.text.items()}
         return Encoded(self.mean.to(device), self.std.to(device), text)
+
+
+class Checkpoints(Protocol):
+    """What `fit` asks of whoever keeps its state: tensors by name, and values that JSON can hold."""
+
+    state: tuple[int, dict[str, Tensor], dict] | None  # epoch, tensors and values to go on from
+
+    def due(self, epoch: int) -> bool:
+        """Is the state at this epoch's end wanted?"""
+
+    def save(self, epoch: int, tensors: dict[str, Tensor], values: dict) -> None:
+        """Keep it."""
 
 
 class Diffusion:
@@ -116,24 +128,31 @@ def fit(
     config: Train,
     accelerator,
     feature_loss: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> Iterator[dict]:
     """Train `parameters` and yield a record after every epoch and after whatever the method did there.
 
     `feature_loss` gives what is added to a step's loss from its prediction and noisy latents (b, c, h, w), times (b,)
     and the pictures' indices (b,); the recorded loss is without it, and without a method's penalty.
 
-    An epoch sees every picture once. What a step draws depends on (seed, step) alone, and an
-    epoch's order on (seed, epoch). Raises `InputError` when the loss is no number any more.
+    An epoch sees every picture once. What a step draws depends on (seed, step) alone, and an epoch's order on
+    (seed, epoch); so a training that goes on from `checkpoints` ends with the same bytes as one that was never
+    stopped. Raises `InputError` when the loss is no number any more.
     """
     optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
     diffusion.unet, optimizer = accelerator.prepare(diffusion.unet, optimizer)
     data = data.to(accelerator.device)
-    n, step = len(data.mean), 0
+    n = len(data.mean)
     steps = diffusion.scheduler.config.num_train_timesteps
     method.begin(config.epochs * math.ceil(n / config.batch_size))
-    for epoch in range(1, config.epochs + 1):
+    done = 0
+    if checkpoints and checkpoints.state:
+        done, tensors, values = checkpoints.state
+        _restore(tensors, values, parameters, optimizer.optimizer, method, accelerator.scaler)
+    step = done * math.ceil(n / config.batch_size)
+    for epoch in range(done + 1, config.epochs + 1):
         order = torch.randperm(n, generator=_generator(config.seed, epoch, 0))
-        losses = []
+        losses, whole = [], torch.zeros(())
         for chosen in order.split(config.batch_size):
             step += 1
             draw = _generator(config.seed, step, 1)
@@ -155,10 +174,11 @@ def fit(
             method.step_end(step)
             optimizer.zero_grad(set_to_none=True)
             losses.append(loss.detach())
+            whole = whole + total.detach()
         mean = torch.stack(losses).mean().item()
-        if not math.isfinite(mean):
+        if not math.isfinite(mean + whole.item()):
             raise InputError(
-                f"train.learning_rate = {config.learning_rate}: the loss is {mean} in epoch {epoch}; "
+                f"train.learning_rate = {config.learning_rate}: the loss is {mean + whole.item()} in epoch {epoch}; "
                 "lower it, or look for a broken picture"
             )
         yield {"event": "epoch", "epoch": epoch, "loss": mean}
@@ -166,6 +186,32 @@ def fit(
         probe = functools.partial(diffusion.fixed_loss, data)
         if record := method.epoch_end(EpochEnd(epoch, config.epochs, mean, draw, optimizer.optimizer, probe)):
             yield {"event": "restart", "epoch": epoch, **record}
+        if checkpoints and checkpoints.due(epoch):
+            checkpoints.save(epoch, *_state(parameters, optimizer.optimizer, method, accelerator.scaler))
+
+
+def _state(parameters, optimizer, method, scaler):
+    """Tensors and values from which `_restore` goes on."""
+    tensors, values = method.state()
+    tensors = {f"method.{k}": v for k, v in tensors.items()}
+    for i, parameter in enumerate(parameters):
+        tensors[f"parameter.{i}"] = parameter
+        tensors |= {f"optimizer.{i}.{k}": v for k, v in optimizer.state[parameter].items()}
+    return tensors, {"method": values, "scaler": scaler.state_dict() if scaler else {}}
+
+
+@torch.no_grad()
+def _restore(tensors, values, parameters, optimizer, method, scaler):
+    state = {}
+    for i, parameter in enumerate(parameters):
+        parameter.copy_(tensors[f"parameter.{i}"])
+        prefix = f"optimizer.{i}."
+        state[i] = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
+    own = {k.removeprefix("method."): v for k, v in tensors.items() if k.startswith("method.")}
+    method.restore(own, values["method"])
+    if scaler:
+        scaler.load_state_dict(values["scaler"])
 
 
 def _generator(seed: int, count: int, stream: int) -> torch.Generator:

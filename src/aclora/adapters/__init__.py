@@ -54,6 +54,13 @@ class Method:
         """Called after each epoch; a record for the history if something was done."""
         return None
 
+    def state(self) -> tuple[dict[str, Tensor], dict]:
+        """What a checkpoint must hold besides the trained parameters: tensors, and values that JSON can hold."""
+        return {}, {}
+
+    def restore(self, tensors: dict[str, Tensor], values: dict) -> None:
+        """Go on from what `state` gave; called after `begin`."""
+
     def layer_names(self) -> list[str]:
         """The names of the modules that have an adapter, in the UNet's order."""
         return list(self.factors())

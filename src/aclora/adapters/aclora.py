@@ -120,6 +120,12 @@ class Adapter(Lora):
             "values": done.values,
         }
 
+    def state(self):
+        return {}, {"losses": self.losses, "p": self.p, "index": self.index}
+
+    def restore(self, tensors, values):
+        self.losses, self.p, self.index = values["losses"], values["p"], values["index"]
+
     def _threshold(self, loss, end):
         p = self.config.threshold
         if p == "dynamic":

@@ -80,6 +80,20 @@ class Adapter(Peft):
         elif self.schedule.rank_pattern:
             self.allocator.mask_using_rank_pattern(self.unet, self.schedule.rank_pattern)
 
+    def state(self):
+        means = {"ipt": self.allocator.exp_avg_ipt, "unc": self.allocator.exp_avg_unc}
+        tensors = {f"{kind}.{name}": v for kind, of in means.items() for name, v in of.items()}
+        return tensors, {"rank_pattern": self.schedule.rank_pattern}
+
+    def restore(self, tensors, values):
+        self.schedule.rank_pattern = values["rank_pattern"]
+        device = next(iter(self.tuned.values())).weight.device
+        for key, value in tensors.items():
+            kind, _, name = key.partition(".")
+            of = self.allocator.exp_avg_ipt if kind == "ipt" else self.allocator.exp_avg_unc
+            of[name] = value.to(device)
+            self.allocator.ipt[name] = torch.zeros_like(of[name])  # known: the averages are not begun anew
+
     def factors(self):
         out = {}
         for name, layer in self.tuned.items():
