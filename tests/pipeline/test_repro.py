@@ -13,6 +13,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from aclora.fingerprint import train_fingerprint
 from tests.conftest import ROOT
 
 STAGES = ["caption", "train_aclora", "restart_audit", "generate", "evaluate"]
@@ -134,6 +135,7 @@ def test_history_spectra_and_signal_belong_together(done):
     signal = read_json(done, "models/adapters/watercolor/signal.json")
     with safe_open(folder / "signal.safetensors", "pt") as file:
         assert file.metadata()["trigger"] == "zxq style"
+        assert file.metadata()["fingerprint"] == train_fingerprint("watercolor", done.folder)
         for layer, rank in signal["rank"].items():
             assert file.get_slice(f"unet.{layer}.lora_A.weight").get_shape()[0] == rank
 
@@ -170,7 +172,8 @@ def test_what_a_stage_opens_is_declared(done, stage):
     # params.yaml is declared section by section; packages without code, an out's own scratch, the cache (features and
     # checkpoints, which change nothing) and what DVC reads to tell a fingerprint do not count
     opened -= {Path("params.yaml"), Path("miniature/__init__.py")}
-    opened = {p for p in opened if p.parts[0] not in (".cache", ".dvc", ".dvcignore", "dvc.yaml", "dvc.lock")}
+    of_dvc = {"dvc.yaml", "dvc.lock", "params.yaml", ".gitignore", ".dvcignore"}
+    opened = {p for p in opened if p.parts[0] not in (".cache", ".dvc", ".git") and p.name not in of_dvc}
     opened = {
         p for p in opened if not p.name.endswith(".part") and not any(q.name.endswith(".part") for q in p.parents)
     }
