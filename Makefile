@@ -6,7 +6,7 @@ VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 READY := $(VENV)/.ready
 
-.PHONY: repro check test test-slow miniature miniature-card bench tools
+.PHONY: repro check test test-slow ui miniature miniature-card bench tools
 
 repro: $(READY)
 	dvc repro
@@ -22,6 +22,13 @@ test: $(READY)
 
 test-slow: $(READY)
 	pytest -m slow
+
+# MLflow's pages of the runs that `aclora publish` put into the project's own store.
+ui: export MLFLOW_DISABLE_TELEMETRY = true
+ui: export MLFLOW_SERVER_ENABLE_JOB_EXECUTION = false
+ui: $(READY)
+	@echo "http://127.0.0.1:5000"
+	mlflow ui --backend-store-uri "sqlite:///$(CURDIR)/mlflow.db" --workers 1 --port 5000
 
 # glibc returns large blocks to the system and fetches them again at every step; keeping them saves a tenth or more.
 miniature: export MALLOC_MMAP_THRESHOLD_ = 4294967296

@@ -11,7 +11,7 @@ from aclora.errors import InputError
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point; returns the exit status: 0, or 1 (2 for a LoRA file) after one line about what cannot be used."""
+    """Entry point; returns the exit status: 0, after one line about what cannot be used 1, or what `refused` says."""
     parser = argparse.ArgumentParser(prog="aclora", description="Tools around the pipeline that `dvc repro` runs.")
     parser.add_argument("--version", action="version", version=f"aclora {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -32,11 +32,12 @@ def main(argv: list[str] | None = None) -> int:
     )
     plots.add_argument("revisions", nargs="*", metavar="RUN", help="a git revision or a DVC experiment")
     plots.add_argument("--out", default="dvc_plots", help="the page's folder (%(default)s)")
+    _add_tracking(commands)
     add_parsers(commands)
     args = parser.parse_args(argv)
     try:
         if hasattr(args, "run"):
-            args.run(args)
+            return args.run(args) or 0
         elif args.command == "compare":
             compare_runs(args.A, args.B, args.style)
         elif args.command == "plots":
@@ -49,6 +50,42 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return getattr(args, "refused", 1)
     return 0
+
+
+def _add_tracking(commands) -> None:
+    """The two commands around MLflow; both end with 2 where something cannot be used."""
+    put = commands.add_parser(
+        "publish",
+        help="make the runs in MLflow what the files say; again and again if you like",
+        epilog="example: aclora publish watercolor; MLFLOW_TRACKING_URI names another store than ./mlflow.db",
+    )
+    put.add_argument("styles", nargs="*", metavar="STYLE", help="one or several; none: all")
+    put.add_argument("--all", action="store_true", help="every style (the same as naming none)")
+    put.set_defaults(run=lambda args: publish([] if args.all else args.styles), refused=2)
+    again = commands.add_parser(
+        "reproduce",
+        help="train a run of MLflow's again, apart from your files, and compare the adapters; 0: identical, 1: not",
+        epilog="example: aclora reproduce watercolor@champion",
+    )
+    again.add_argument("run_name", metavar="RUN", help="a run's id, style@alias, or the beginning of a fingerprint")
+    again.add_argument("--into", metavar="FOLDER", help="keep the work tree there; otherwise it is removed")
+    again.set_defaults(run=lambda args: _reproduce(args.run_name, args.into), refused=2)
+
+
+def publish(styles: list[str]) -> None:
+    """Publish the runs of some styles, or all, and print where each is."""
+    from aclora import params, tracking
+
+    for style, address in tracking.publish(styles or params.styles()).items():
+        print(f"{style}: {address}")
+    if tracking.uri().startswith("sqlite"):
+        print(f"in {tracking.uri()}; `make ui` shows it")
+
+
+def _reproduce(name, into):
+    from aclora.reproduce import reproduce
+
+    return 0 if reproduce(name, Path(into) if into else None) else 1
 
 
 def check() -> None:
