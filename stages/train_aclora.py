@@ -20,6 +20,7 @@ from aclora.dataset import read_picture, read_training_set
 from aclora.errors import InputError
 from aclora.feature_loss import FeatureLoss, load_look
 from aclora.fingerprint import train_fingerprint
+from aclora.live import live
 from aclora.stage import run, writing
 from aclora.training import Diffusion, Encoded, Train, fit
 
@@ -54,7 +55,8 @@ def main(name: str) -> None:
     kept = Checkpoints(FOLDER / fingerprint, every, machine(accelerator.device)).load()
     if parameters:
         records = fit(diffusion, data, method, parameters, config, accelerator, helps, kept)
-        _train(records, config.epochs, kept, name)
+        with live(name, None, fingerprint, kept.log):
+            _train(records, config.epochs, kept, name)
 
     header = {"method": method_name, "trigger": style.trigger, "base_model": model.name, "style": name}
     header["fingerprint"] = fingerprint

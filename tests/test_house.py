@@ -36,12 +36,17 @@ def file_of(module: str) -> Path | None:
     return None
 
 
+# Shows a training to MLflow while it runs and changes none of its outs: tests/pipeline/test_publish.py. So it is no
+# dependency.
+OBSERVER = SRC / "aclora/live.py"
+
+
 def closure(file: Path) -> set[Path]:
-    """All of our files that importing `file` may run, packages' __init__ included."""
+    """All of our files that importing `file` may run, packages' __init__ included, but for the observer's."""
     seen, todo = set(), [file]
     while todo:
         current = todo.pop()
-        if current in seen:
+        if current in seen or current == OBSERVER:
             continue
         seen.add(current)
         for module in imports(current):

@@ -18,16 +18,17 @@ SAID = 3  # exit status of the process that has said why it stopped
 
 
 @contextlib.contextmanager
-def live(style: str, run_fingerprint: str, train_fingerprint: str, history: Path) -> Iterator[None]:
+def live(style: str, run_fingerprint: str | None, train_fingerprint: str, history: Path) -> Iterator[None]:
     """While a training inside appends its records to `history`, loss, p, I and kept energy go to the style's run.
 
-    Whatever happens there, nothing is raised here, and leaving waits little longer than `GRACE` seconds. With
-    `ACLORA_TRACKING=off` there is no such process.
+    None as `run_fingerprint` is that of the folder's project: telling it is left to the other process, because a later
+    stage's missing input is no reason not to train. Whatever happens there, nothing is raised here, and leaving waits
+    little longer than `GRACE` seconds. With `ACLORA_TRACKING=off` there is no such process.
     """
     if os.environ.get("ACLORA_TRACKING") == "off":
         yield
         return
-    command = [sys.executable, "-m", "aclora.live", style, run_fingerprint, train_fingerprint, str(history)]
+    command = [sys.executable, "-m", "aclora.live", style, run_fingerprint or "", train_fingerprint, str(history)]
     try:
         child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
     except OSError as error:
@@ -56,8 +57,9 @@ def say(style: str, why: object, file=None) -> None:
 
 def follow(style: str, run_fingerprint: str, train_fingerprint: str, history: Path) -> None:
     """Send what `history` holds and what is appended to it until standard input ends; its text is the run's status."""
-    from aclora import tracking
+    from aclora import fingerprint, tracking
 
+    run_fingerprint = run_fingerprint or fingerprint.run_fingerprint(style)
     ending, ended = [], threading.Event()
     threading.Thread(target=_wait_for_end, args=(ending, ended), daemon=True).start()
     with tracking.reached(MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR="1") as client:

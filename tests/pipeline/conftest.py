@@ -36,7 +36,8 @@ class Project:
         bin_folder = str(Path(sys.executable).parent)
         path = os.pathsep.join([bin_folder, os.environ["PATH"]])
         code = os.pathsep.join([str(self.folder / "src"), *((env or {}).pop("PYTHONPATH", "").split())])
-        full = os.environ | {"PATH": path, "PYTHONPATH": code, "HF_HUB_OFFLINE": "1"} | BYTE_CODE | (env or {})
+        plain = {"PATH": path, "PYTHONPATH": code, "HF_HUB_OFFLINE": "1", "ACLORA_TRACKING": "off"} | BYTE_CODE
+        full = os.environ | plain | (env or {})
         return subprocess.run(command, cwd=self.folder, env=full, capture_output=True, text=True)
 
     def repro(self, *args: str, env: dict | None = None) -> str:

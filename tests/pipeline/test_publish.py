@@ -267,3 +267,23 @@ def dom(browser, page, profile):
     command = [browser, *flags, f"--user-data-dir={profile}/browser", page]
     found = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
     return found if "Metrics" in found and "fingerprint" in found else None
+
+
+def test_a_training_shows_itself_while_it_trains_and_its_outs_are_the_same(done, tmp_path, monkeypatch):
+    """Tracking on, off (how `done` was trained), and to a server that is not there: the same bytes."""
+    project = copied(done, tmp_path / "project")
+    adapter = project.folder / "models/adapters" / STYLE
+    before = records.fingerprint.digest(adapter)
+    address = f"http://127.0.0.1:{free_port()}"
+    for env, said in (({}, ""), ({"MLFLOW_TRACKING_URI": address}, f"tracking: MLFLOW_TRACKING_URI = '{address}'")):
+        trained = project.run("python", "-m", "stages.train_aclora", STYLE, env={"ACLORA_TRACKING": "on"} | env)
+        assert trained.returncode == 0
+        assert trained.stderr.count("tracking:") == bool(said)
+        assert said in trained.stderr
+        assert records.fingerprint.digest(adapter) == before
+    with client_of(project, monkeypatch) as client:
+        (run,) = runs(client)
+        record = records.read(STYLE, project.folder)
+        assert run.data.tags["aclora.fingerprint"] == record.fingerprint
+        assert {k for k, _ in record.series} == set(run.data.metrics)
+        assert tracking.logged(client, run, run.data.metrics) == record.series
