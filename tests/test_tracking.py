@@ -119,6 +119,7 @@ def test_the_live_series_are_the_history(home, capfd):
     assert series["train/kept_A", 20] == pytest.approx(0.6)
     assert series["train/kept_B", 20] == 0.9
     assert run.info.status == "FINISHED"
+    assert run.info.run_name == f"fog {RUN[:8]}"
     assert run.data.tags["aclora.fingerprint"] == RUN
     assert run.data.tags["aclora.train_fingerprint"] == TRAIN
     assert (home / "mlartifacts").as_uri() in run.info.artifact_uri

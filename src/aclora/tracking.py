@@ -119,9 +119,7 @@ def find(name: str) -> Published:
         run = _named(client, name)
         tags = run.data.tags
         if ADAPTER not in tags:
-            raise InputError(
-                f"run {name!r} was never published whole: `aclora publish {tags.get(STYLE, '')}` does that"
-            )
+            raise InputError(f"run {name!r} was never published whole: `aclora publish {tags.get(STYLE)}` does that")
         stages = records.read_json(Path(client.download_artifacts(run.info.run_id, "dvc/lock.json", scratch)))
         patch = None
         if tags.get(DIRTY) == "true":
@@ -160,11 +158,12 @@ def run_of(client, style: str, fingerprint: str, train_fingerprint: str):
     if run := _find(client, FINGERPRINT, fingerprint):
         return run
     tags = {STYLE: style, FINGERPRINT: fingerprint, TRAIN_FINGERPRINT: train_fingerprint}
+    tags["mlflow.runName"] = f"{style} {fingerprint[:8]}"
     run = _find(client, TRAIN_FINGERPRINT, train_fingerprint)
     if run and ADAPTER not in run.data.tags and run.data.tags[STYLE] == style:
-        log_texts(client, run.info.run_id, {}, tags | {"mlflow.runName": _run_name(style, fingerprint)})
+        log_texts(client, run.info.run_id, {}, tags)
         return client.get_run(run.info.run_id)
-    return client.create_run(_experiment(client), tags=tags, run_name=_run_name(style, fingerprint))
+    return client.create_run(_experiment(client), tags=tags)
 
 
 def logged(client, run, keys) -> dict[tuple[str, int], float]:
@@ -294,10 +293,6 @@ def _address(run):
     if store.startswith("http"):
         return f"{store.rstrip('/')}/#/experiments/{run.info.experiment_id}/runs/{run_id}"
     return f"runs:/{run_id}"
-
-
-def _run_name(style, fingerprint):
-    return f"{style} {fingerprint[:8]}"
 
 
 def _model(style):
