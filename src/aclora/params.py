@@ -51,6 +51,11 @@ def method(file: Path | None = None) -> str:
     return value
 
 
+def value(knob: str, file: Path | None = None) -> object:
+    """One knob ("train.epochs") as it stands in the file, its range unchecked."""
+    return _find(knob, file)
+
+
 def styles(file: Path | None = None) -> list[str]:
     """The names of all styles."""
     return list(_mapping(_find("styles", file), "styles", file or FILE))

@@ -1,0 +1,110 @@
+"""`retrain`: fetch, run the styles whose inputs changed, and move the registry's champion where the new one wins."""
+
+import os
+import tempfile
+from pathlib import Path
+
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
+
+from aclora.errors import InputError, require
+from flows import dag, process, tree
+from flows.champion import Verdict, decide
+
+
+@flow
+def retrain(styles: list[str] | None = None, margin: float = 0.05) -> State:
+    """Run what changed, commit dvc.lock, compare each style with its champion, move the alias or keep it, say why.
+
+    The rule is `flows.champion.decide`'s. A dirty work tree is refused; what DVC itself makes does not count as dirt.
+
+    Args:
+        styles: entries under `styles` in params.yaml; none named: all.
+        margin: how much worse, as a share of the champion's value, is still no loss? 0 … 1.
+    """
+    log = get_run_logger()
+    try:
+        dag.begin()
+        require(0 <= margin <= 1, "margin", margin, "between 0 and 1")
+        tree.refuse_dirty(dag.outs(), "retrain")
+        remote = dag.has_remote()
+        log.info("git: %s", tree.pull() or "no upstream branch, nothing fetched")
+        if remote:
+            fetch()
+        names = dag.chosen(styles)
+        ours = {s.name: s.style for s in dag.stages(names)}
+        moved = {ours[name] for name in dag.changed(list(ours))}
+        moved = [name for name in names if name in moved or None in moved]
+        log.info("inputs changed: %s", ", ".join(moved) or "of no style")
+        results = dag.run(moved, remote) if moved else []
+        ran = [r.stage.name for r in results if r.outcome in ("Ran", "Restored")]
+        commit = tree.commit(dag.outs(), f"retrain: {', '.join(moved)}")
+        log.info("git: %s", f"committed {commit}" if commit else "nothing to commit")
+    except InputError as error:
+        return Failed(message=str(error))
+    whole = [name for name in names if name not in moved or name in dag.complete(results)]
+    links = dag.publish(whole)
+    verdicts = {name: judge.with_options(task_run_name=f"judge {name}")(name, margin) for name in whole}
+    create_markdown_artifact(_page(names, moved, verdicts, links), key="retrain", description="Champions, and why")
+    won = [name for name, verdict in verdicts.items() if verdict.promote]
+    said = f"{len(ran)} stages ran; champion moved: {', '.join(won) or 'of no style'}"
+    state = dag.report(results, links, "retrain-stages") if results else Completed()
+    return Failed(message=f"{said}. {state.message}") if state.is_failed() else Completed(message=said)
+
+
+@task(cache_policy=NO_CACHE, persist_result=False)
+def fetch() -> None:
+    """The pictures that git knows by their .dvc files alone. Raises `InputError` where the remote has them not."""
+    files = tree.git("ls-files", "*.dvc", "**/*.dvc").split()
+    if files:
+        status, lines = process.dvc("pull", *files, log=get_run_logger().info)
+        if status:
+            raise InputError(f"dvc pull: {process.reason(lines)}")
+
+
+@task(cache_policy=NO_CACHE, persist_result=False)
+def judge(style: str, margin: float) -> Verdict:
+    """Compare with the champion and move the alias if the rule says so; without a registry nothing is moved."""
+    if os.environ.get("ACLORA_TRACKING") == "off":
+        return Verdict(False, "tracking is off: there is no registry", [])
+    try:
+        from aclora import tracking
+
+        with tempfile.TemporaryDirectory() as folder:
+            champion = tracking.champion(style, Path(folder) / style)
+            if champion is None:
+                verdict = Verdict(True, "there was no champion: the first becomes it", [])
+            else:
+                mine = Path("metrics", style)
+                verdict = decide(mine, champion.folder, margin)
+        if verdict.promote:
+            tracking.promote(style)
+    except Exception as error:  # MLflow gone, or without this style: retraining has not failed of it
+        get_run_logger().warning("the registry could not be asked: %s", dag.one_line(error))
+        return Verdict(False, f"the registry could not be asked ({dag.one_line(error)}); the next run asks again", [])
+    return verdict
+
+
+def _page(names, moved, verdicts, links):
+    lines = []
+    for name in names:
+        verdict = verdicts.get(name)
+        lines += [f"## {name}", ""]
+        lines.append("Inputs changed." if name in moved else "Inputs as they were.")
+        if verdict is None:
+            lines += ["A stage failed: nothing to compare.", ""]
+            continue
+        moves = "The new one is champion" if verdict.promote else "The champion stays"
+        link = f" ([run]({links[name]}))" if name in links else ""
+        lines += [f"**{moves}**{link}: {verdict.why}.", ""]
+        if verdict.figures:
+            lines += ["| figure | new | champion | difference, 95 % interval | |", "|---|---|---|---|---|"]
+            lines += [
+                f"| {f['figure']} | {f['new']:.3f} | {f['champion']:.3f} | {f['difference']} | {f['judged']} |"
+                for f in verdict.figures
+            ]
+            lines.append("")
+    return "\n".join(lines)

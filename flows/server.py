@@ -1,0 +1,213 @@
+"""`python -m flows.server start|stop|deploy`: Prefect's server, MLflow and workers on this machine's loopback."""
+
+import argparse
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from datetime import timedelta
+from pathlib import Path
+
+import psutil
+
+from aclora.errors import InputError
+from flows import process
+
+HOST = "127.0.0.1"
+FOLDER = Path(".server")
+POOL = "gpu"
+DEADLINE = 120.0  # seconds for a server to answer
+QUIET = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
+SILENCE = timedelta(minutes=5)
+
+
+def main() -> int:
+    """Entry point; the exit status is 1 after one line about what does not work."""
+    parser = argparse.ArgumentParser(prog="python -m flows.server", description=__doc__.split(": ", 1)[1])
+    commands = parser.add_subparsers(dest="command", required=True)
+    begin = commands.add_parser("start", help="start what is not running, deploy prefect.yaml, print the addresses")
+    begin.add_argument("--prefect-port", type=int, default=4200)
+    begin.add_argument("--mlflow-port", type=int, default=5000)
+    begin.add_argument("--workers", type=int, default=1, help="one for each GPU; CUDA_VISIBLE_DEVICES counts them")
+    commands.add_parser("stop", help="stop what `start` started here, and nothing else")
+    commands.add_parser("deploy", help="pool, deployments and automations for the server at PREFECT_API_URL")
+    args = parser.parse_args()
+    try:
+        if args.command == "start":
+            start(args.prefect_port, args.mlflow_port, args.workers)
+        elif args.command == "stop":
+            stop()
+        else:
+            deploy()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def start(prefect_port: int, mlflow_port: int, workers: int) -> None:
+    """Start the servers, deploy, start the workers. Raises `InputError` for a port in use and a server that ends."""
+    if workers < 1:
+        raise InputError(f"WORKERS = {workers}: must be at least 1")
+    FOLDER.mkdir(exist_ok=True)
+    prefect = f"http://{HOST}:{prefect_port}"
+    os.environ |= QUIET | {
+        "PREFECT_API_URL": f"{prefect}/api",
+        "PREFECT_HOME": str(FOLDER.absolute() / "prefect"),
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+        "PREFECT_WORKER_QUERY_SECONDS": "2",
+    }
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(prefect_port)]
+    _serve("prefect", command, prefect_port, "PREFECT_PORT", f"{prefect}/api/health")
+    tracking = os.environ.get("MLFLOW_TRACKING_URI")
+    if not tracking:
+        tracking = f"http://{HOST}:{mlflow_port}"
+        store, artifacts = f"sqlite:///{Path('mlflow.db').absolute()}", Path("mlruns").absolute().as_uri()
+        command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(mlflow_port)]
+        command += ["--workers", "1", "--backend-store-uri", store]
+        command += ["--default-artifact-root", artifacts, "--no-serve-artifacts"]
+        os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
+        _serve("mlflow", command, mlflow_port, "MLFLOW_PORT", f"{tracking}/health")
+        os.environ["MLFLOW_TRACKING_URI"] = tracking
+    deploy(workers)
+    gpus = [g for g in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if g] or [str(i) for i in range(workers)]
+    if len(gpus) < workers:
+        raise InputError(f"WORKERS = {workers}: CUDA_VISIBLE_DEVICES names {len(gpus)} GPU: one worker each")
+    for i in range(workers):
+        name = f"{POOL}-{i}"
+        command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--limit", "1", "--name", name]
+        _spawn(name, command, {"CUDA_VISIBLE_DEVICES": gpus[i]})
+    (FOLDER / "api").write_text(os.environ["PREFECT_API_URL"], encoding="utf-8")
+    print(f"Prefect   {prefect}")
+    print(f"MLflow    {tracking}")
+    print(f"workers   {', '.join(f'{POOL}-{i} (GPU {gpus[i]})' for i in range(workers))}; logs in {FOLDER}/")
+    print("a run     python -m flows.start style")
+    print(f"prefect's own commands:  export PREFECT_API_URL={prefect}/api")
+
+
+def stop() -> None:
+    """Workers first, so that a run in progress can still say how it ended; then the servers."""
+    files = sorted(FOLDER.glob("*.pid"), key=lambda f: (not f.stem.startswith(POOL), f.stem))
+    stopped = []
+    for file in files:
+        if found := _running(file.stem):
+            process.end(found.pid)
+            stopped.append(file.stem)
+        file.unlink()
+    (FOLDER / "api").unlink(missing_ok=True)
+    print(f"stopped: {', '.join(stopped)}" if stopped else "nothing was running")
+
+
+def deploy(workers: int | None = None) -> None:
+    """The work pool `gpu`, the deployments of prefect.yaml, and the automations that start a crashed run again.
+
+    Raises `InputError` where the server does not answer or refuses.
+    """
+    pool = ["work-pool", "create", POOL, "--type", "process"]
+    if _prefect("work-pool", "inspect", POOL, check=False).returncode:
+        _prefect(*pool)
+    if workers:
+        _prefect("work-pool", "set-concurrency-limit", POOL, str(workers))
+    _prefect("deploy", "--all")
+    automate()
+
+
+def automate() -> None:
+    """Create or replace both automations.
+
+    A run of the pool that crashed is scheduled again, the same run with the same parameters; one that has been silent
+    for five minutes has crashed.
+    """
+    from prefect.automations import Automation, EventTrigger, Posture
+    from prefect.client.schemas.objects import StateType
+    from prefect.events.actions import ChangeFlowRunState
+
+    of_the_pool = {
+        "match": {"prefect.resource.id": "prefect.flow-run.*"},
+        "match_related": {"prefect.resource.role": "work-pool", "prefect.resource.name": POOL},
+        "for_each": {"prefect.resource.id"},
+        "threshold": 1,
+    }
+    ends = {f"prefect.flow-run.{s}" for s in ("Completed", "Failed", "Cancelled", "Crashed")}
+    heartbeat = "prefect.flow-run.heartbeat"
+    crashed = EventTrigger(expect={"prefect.flow-run.Crashed"}, posture=Posture.Reactive, **of_the_pool)
+    silent = EventTrigger(
+        after={heartbeat}, expect={heartbeat, *ends}, posture=Posture.Proactive, within=SILENCE, **of_the_pool
+    )
+    again = ChangeFlowRunState(state=StateType.SCHEDULED, name="AwaitingRetry", message="it crashed: started again")
+    lost = ChangeFlowRunState(state=StateType.CRASHED, message="silent for five minutes")
+    for name, trigger, action in (("restart a crashed run", crashed, again), ("crash a silent run", silent, lost)):
+        with contextlib.suppress(ValueError):  # there is none
+            Automation.read(name=name).delete()
+        Automation(name=name, trigger=trigger, actions=[action]).create()
+
+
+def _prefect(*args, check=True):
+    done = subprocess.run(
+        [sys.executable, "-m", "prefect", "--no-prompt", *args],
+        capture_output=True,
+        text=True,
+        env=os.environ | QUIET | {"COLUMNS": "200"},
+    )
+    if check and done.returncode:
+        lines = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+        raise InputError(f"prefect {' '.join(args)}: {lines[-1] if lines else 'failed'}")
+    return done
+
+
+def _serve(name, command, port, knob, health):
+    """Start a server unless it runs; wait until it answers."""
+    if not _running(name):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((HOST, port))
+            except OSError:
+                raise InputError(f"{knob} = {port}: the port is in use; name another: make server {knob}=…") from None
+        _spawn(name, command)
+    deadline = time.monotonic() + DEADLINE
+    while True:
+        try:
+            with urllib.request.urlopen(health, timeout=2):
+                return
+        except OSError:
+            if not _running(name) or time.monotonic() > deadline:
+                raise InputError(f"{name} does not answer at {health}: see {FOLDER / name}.log") from None
+            time.sleep(0.2)
+
+
+def _spawn(name, command, env=None):
+    """Start a process that goes on without this one, unless it runs."""
+    if _running(name):
+        return
+    here = {"PWD": str(Path.cwd()), "PYTHONUNBUFFERED": "1"}  # prefect.yaml asks a worker where it was started
+    with (FOLDER / f"{name}.log").open("ab") as log:
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=process.environment() | here | (env or {}),
+            start_new_session=True,
+        )
+    about = {"pid": child.pid, "started": psutil.Process(child.pid).create_time()}
+    (FOLDER / f"{name}.pid").write_text(json.dumps(about), encoding="utf-8")
+
+
+def _running(name):
+    """The process that `_spawn` started, if it is still that one."""
+    try:
+        about = json.loads((FOLDER / f"{name}.pid").read_text(encoding="utf-8"))
+        found = psutil.Process(about["pid"])
+        same = found.create_time() == about["started"] and found.status() != psutil.STATUS_ZOMBIE
+        return found if same else None
+    except (FileNotFoundError, ValueError, psutil.NoSuchProcess):
+        return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

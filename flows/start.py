@@ -1,0 +1,88 @@
+"""`python -m flows.start FLOW [PARAMETER=JSON …]`: start a deployed flow, its input looked at first."""
+
+import argparse
+import json
+import os
+import sys
+
+from aclora.errors import InputError, did_you_mean
+from flows.server import FOLDER, POOL, QUIET
+
+FLOWS = ("style", "retrain", "sweep")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; the exit status is 1 after one line about what cannot be used, and for `--watch` where it failed."""
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.start",
+        description="Start a deployed flow.",
+        epilog="""example: python -m flows.start style 'styles=["oil", "ink"]' --watch""",
+    )
+    parser.add_argument("flow", help=f"one of {', '.join(FLOWS)}")
+    parser.add_argument("parameters", nargs="*", metavar="PARAMETER=JSON", help="a value in JSON")
+    parser.add_argument("--watch", action="store_true", help="wait until it has ended")
+    args = parser.parse_args(argv)
+    os.environ |= {k: v for k, v in QUIET.items() if k not in os.environ}
+    if "PREFECT_API_URL" not in os.environ and (FOLDER / "api").exists():
+        os.environ["PREFECT_API_URL"] = (FOLDER / "api").read_text(encoding="utf-8")
+    try:
+        if "PREFECT_API_URL" not in os.environ:
+            raise InputError("no Prefect server is known: `make server` here, or set PREFECT_API_URL")
+        if args.flow not in FLOWS:
+            raise InputError(f"flow {args.flow!r} is unknown; {did_you_mean(args.flow, FLOWS)}")
+        return start(args.flow, dict(map(_parameter, args.parameters)), args.watch)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def start(flow: str, parameters: dict, watch: bool) -> int:
+    """Create a run and say where it is; 1 if it was waited for and did not complete.
+
+    Raises `InputError` for an unknown style or parameter, a deployment that is not there, a server that is silent.
+    """
+    import httpx
+    from prefect import get_client
+    from prefect.exceptions import ObjectNotFound, ParameterTypeError, SignatureMismatchError
+    from prefect.flow_runs import wait_for_flow_run
+    from prefect.settings import PREFECT_API_URL
+    from prefect.utilities.asyncutils import run_coro_as_sync
+
+    from flows import dag
+
+    dag.chosen(parameters.get("styles"))
+    try:
+        with get_client(sync_client=True) as client:
+            deployment = client.read_deployment_by_name(f"{flow}/{flow}")
+            unknown = set(parameters) - set(deployment.parameter_openapi_schema["properties"])
+            if unknown:
+                known = deployment.parameter_openapi_schema["properties"]
+                raise InputError(f"{flow} has no parameter {min(unknown)!r}; {did_you_mean(min(unknown), known)}")
+            workers = client.read_workers_for_work_pool(POOL)
+            run = client.create_flow_run_from_deployment(deployment.id, parameters=parameters)
+    except ObjectNotFound:
+        raise InputError(f"{flow} is not deployed at {PREFECT_API_URL.value()}: make server deploys it") from None
+    except (ParameterTypeError, SignatureMismatchError) as error:
+        raise InputError(f"{flow}: {error}") from None
+    except httpx.HTTPError as error:
+        raise InputError(f"Prefect at {PREFECT_API_URL.value()} does not answer: {error}") from None
+    print(f"{run.name}  {PREFECT_API_URL.value().removesuffix('/api')}/runs/flow-run/{run.id}")
+    if not any(w.status == "ONLINE" for w in workers):
+        print(f"warning: no worker looks after the pool {POOL!r}: the run waits until one does (make server)")
+    if not watch:
+        return 0
+    state = run_coro_as_sync(wait_for_flow_run(run.id, timeout=None)).state
+    print(f"{state.name}: {state.message or ''}")
+    return 0 if state.is_completed() else 1
+
+
+def _parameter(text):
+    name, _, value = text.partition("=")
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        raise InputError(f"{text!r}: must be PARAMETER=JSON, for instance 'styles=[\"oil\"]'") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

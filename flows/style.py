@@ -1,0 +1,31 @@
+"""`style`: DVC's pipeline for the chosen styles, a task a stage."""
+
+from prefect import flow, runtime
+from prefect.client.schemas.objects import State
+from prefect.states import Failed
+
+from aclora.errors import InputError
+from flows import dag
+
+
+def _name() -> str:
+    return ", ".join(runtime.flow_run.parameters.get("styles") or ["all styles"])
+
+
+@flow(flow_run_name=_name)
+def style(styles: list[str] | None = None, remote: bool = False) -> State:
+    """Bring the styles up to date: what changed runs, what is in the run-cache is restored, the rest stays.
+
+    Args:
+        styles: entries under `styles` in params.yaml; none named: all of them, and stages that are of no style.
+        remote: fetch what other machines have done from DVC's remote first, and send it what was done here.
+    """
+    try:
+        dag.begin()
+        names = dag.chosen(styles)
+        if remote:
+            dag.need_remote()
+        results = dag.run(None if styles is None else names, remote)
+    except InputError as error:
+        return Failed(message=str(error))
+    return dag.report(results, dag.publish(dag.complete(results)), "stages")

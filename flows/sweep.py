@@ -1,0 +1,124 @@
+"""`sweep`: a grid of parameters × styles as DVC experiments, resumable."""
+
+import hashlib
+import itertools
+import json
+import re
+
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.futures import wait
+from prefect.states import Completed, Failed
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from aclora import params
+from aclora.errors import InputError, require
+from flows import dag, process, tree
+
+SHOWN = ("kid", "fid", "cmmd", "clip_score", "dino_score", "image_reward", "copies", "drift")
+
+
+@flow
+def sweep(grid: dict[str, list], styles: list[str] | None = None, at_once: int = 1) -> State:
+    """Run every combination of the grid for every style, each as an experiment of the current commit.
+
+    An experiment that is there is not run again, and a stage that some experiment has run comes from the run-cache: a
+    sweep that was stopped goes on where it was. `dvc exp show` has them all; `aclora compare` takes their names.
+
+    Args:
+        grid: for each knob ("aclora.restart_every") its values.
+        styles: entries under `styles` in params.yaml; none named: all.
+        at_once: how many experiments at a time? Each needs its own share of the GPU's memory. ≥ 1.
+    """
+    log = get_run_logger()
+    try:
+        dag.begin()
+        require(at_once >= 1, "at_once", at_once, "at least 1")
+        names = dag.chosen(styles)
+        points = list(grid_points(grid))
+        tree.refuse_dirty(dag.outs(), "sweep")
+        targets = {name: _ends(name) for name in names}
+    except InputError as error:
+        return Failed(message=str(error))
+    jobs = [(name_of(style, point), style, point) for style in names for point in points]
+    done = experiments()
+    log.info("%d experiments, %d of them done", len(jobs), sum(name in done for name, _, _ in jobs))
+    rows, futures = {}, {}
+    runner = ThreadPoolTaskRunner(max_workers=at_once)
+    with runner:
+        for name, style, point in jobs:
+            if name in done:
+                rows[name] = Completed(name="Unchanged")
+            else:
+                given = {"name": name, "point": point, "targets": targets[style]}
+                futures[name] = runner.submit(experiment.with_options(task_run_name=name), given)
+        with process.ending_all():
+            wait(list(futures.values()))
+    rows |= {name: future.state for name, future in futures.items()}
+    done = experiments()
+    table = []
+    for name, style, point in jobs:
+        scores = _scores(done[name], style) if name in done else {}
+        why = rows[name].message if rows[name].name == "Failed" else ""
+        table.append({"experiment": name, "style": style} | point | {"outcome": rows[name].name.lower()} | scores)
+        table[-1] |= {"why": why} if any(r.name == "Failed" for r in rows.values()) else {}
+    create_table_artifact(table, key="sweep", description=f"Experiments of {tree.git('rev-parse', '--short', 'HEAD')}")
+    outcomes = [row["outcome"] for row in table]
+    said = ", ".join(f"{outcomes.count(o)} {o}" for o in dict.fromkeys(outcomes))
+    if "failed" in outcomes:
+        return Failed(message=f"{said}. " + "; ".join(f"{r['experiment']}: {r['why']}" for r in table if r["why"]))
+    return Completed(message=said)
+
+
+@task(cache_policy=NO_CACHE, persist_result=False)
+def experiment(name: str, point: dict, targets: list[str]) -> State:
+    """One experiment in a folder of its own; Ran, or Restored where all of it came from the run-cache."""
+    settings = [word for knob, value in point.items() for word in ("-S", f"{knob}={json.dumps(value)}")]
+    status, lines = process.dvc("exp", "run", "--temp", "-n", name, *settings, *targets, log=get_run_logger().info)
+    if status:
+        return Failed(message=process.reason(lines))
+    ran = any(line.startswith("Running stage") for line in lines)
+    return Completed(name="Ran" if ran else "Restored", message=f"dvc exp apply {name}")
+
+
+def grid_points(grid: dict[str, list]) -> list[dict]:
+    """Every combination, the last knob changing fastest. Raises `InputError` for an unknown knob, no value, one twice."""
+    if not grid:
+        raise InputError('grid = {}: must name a knob and its values, for instance {"train.seed": [0, 1]}')
+    for knob, values in grid.items():
+        params.value(knob)
+        require(isinstance(values, list) and len(values) > 0, f"grid.{knob}", values, "a list of at least one value")
+        require(len({json.dumps(v) for v in values}) == len(values), f"grid.{knob}", values, "values that differ")
+    return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+
+
+def name_of(style: str, point: dict) -> str:
+    """The experiment's name: style, knobs and values, as far as git takes that for a name, and a digest of all."""
+    exact = json.dumps([style, point])
+    said = ",".join(f"{knob}={value}" for knob, value in point.items())
+    words = re.sub(r"[^\w=,.+-]+|\.\.+", "-", f"{style}_{said}")[:120].strip(".-")
+    return f"{words}_{hashlib.sha256(exact.encode()).hexdigest()[:6]}"
+
+
+def experiments() -> dict[str, str]:
+    """The commits of the current commit's experiments by name; DVC keeps them under refs/exps."""
+    head = tree.git("rev-parse", "HEAD").strip()
+    refs = tree.git("for-each-ref", "--format=%(objectname) %(refname)", f"refs/exps/{head[:2]}/{head[2:]}")
+    return {ref.rsplit("/", 1)[1]: commit for commit, ref in (line.split(" ") for line in refs.splitlines())}
+
+
+def _ends(style):
+    """The style's stages that no other of its stages needs."""
+    ours = dag.stages([style])
+    needed = {name for stage in ours for name in stage.needs}
+    return [stage.name for stage in ours if stage.name not in needed]
+
+
+def _scores(commit, style):
+    try:
+        scores = json.loads(tree.git("show", f"{commit}:metrics/{style}/scores.json"))
+    except (InputError, ValueError):
+        return {}
+    return {key: round(scores[key], 4) for key in SHOWN if scores.get(key) is not None}
