@@ -1,5 +1,7 @@
 """The rule by which a new adapter takes the champion's place: pairs, intervals and a margin."""
 
+import csv
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +18,7 @@ class Verdict:
 
 
 def decide(challenger: Path, champion: Path, margin: float) -> Verdict:
-    """Compare two metrics folders of a style (scores.json, evaluation.json, per_image.csv, per_reference.csv).
+    """Compare two metrics folders of one style (scores.json, evaluation.json, per_image.csv, per_reference.csv).
 
     The challenger *gains* where the 95 % interval of the paired difference (CLIP score, DINO score, ImageReward,
     drift; the same prompts and seeds) lies wholly on the better side of zero. It *loses* where such a figure is worse
@@ -25,10 +27,10 @@ def decide(challenger: Path, champion: Path, margin: float) -> Verdict:
     DINO's score alone rewards copies and collapse. It takes the place if it gains somewhere and loses nowhere. What
     does not compare (other prompts, another reference or encoder) leaves the champion in its place.
     """
-    from aclora.compare import compare, styles_of
+    from aclora.compare import compare
     from aclora.evaluation import FIGURES
 
-    new, old = (styles_of(str(folder.parent))[folder.name]() for folder in (challenger, champion))
+    new, old = _read(challenger), _read(champion)
     try:
         rows, _, _ = compare(new, old)
     except InputError as error:
@@ -57,3 +59,16 @@ def decide(challenger: Path, champion: Path, margin: float) -> Verdict:
     if not gains:
         return Verdict(False, "a draw: no interval of a paired difference lies above zero", figures)
     return Verdict(True, f"better: {', '.join(gains)}; nothing worse by more than {margin:.0%}", figures)
+
+
+def _read(folder):
+    from aclora.compare import Run
+
+    scores, about = (
+        json.loads((folder / file).read_text(encoding="utf-8")) for file in ("scores.json", "evaluation.json")
+    )
+    rows = []
+    for file in ("per_image.csv", "per_reference.csv"):
+        with (folder / file).open(encoding="utf-8", newline="") as lines:
+            rows.append(list(csv.DictReader(lines)))
+    return Run(scores, about, *rows, method="")

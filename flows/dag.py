@@ -16,21 +16,13 @@ from prefect.client.schemas.objects import State
 from prefect.states import Cancelled, Completed, Failed
 
 from aclora import params
-from aclora.errors import InputError, did_you_mean
+from aclora.errors import InputError
 from flows import process
+from flows.graph import Stage, changed, stages
 
 MOST_STARTS = 5
 DONE = ("Ran", "Restored", "Unchanged")
 BUSY = "is busy, it is being blocked by"
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A stage of dvc.yaml, the stages it needs, and the style it is of: what stands behind its name's @."""
-
-    name: str
-    needs: tuple[str, ...]
-    style: str | None
 
 
 @dataclass(frozen=True)
@@ -52,72 +44,6 @@ def begin() -> None:
         process.die_with_parent()
     if (runtime.flow_run.run_count or 0) > MOST_STARTS:
         raise InputError(f"the run crashed {MOST_STARTS} times: see its log, then start another")
-
-
-def chosen(styles: list[str] | None) -> list[str]:
-    """The styles meant, each once; None: all. Raises `InputError` for one that params.yaml does not have."""
-    known = params.styles()
-    for name in styles or ():
-        if name not in known:
-            raise InputError(f"style {name!r} is unknown; {did_you_mean(name, known)}")
-    return known if styles is None else list(dict.fromkeys(styles))
-
-
-def need_remote() -> None:
-    """Raises `InputError` where DVC has no default remote."""
-    with _repo() as repo:
-        if not repo.config["core"].get("remote"):
-            raise InputError(
-                "remote is true and DVC has no default remote: `dvc remote add --default NAME URL`, or start the run "
-                "with remote false"
-            )
-
-
-def has_remote() -> bool:
-    """Whether DVC has a default remote."""
-    with _repo() as repo:
-        return bool(repo.config["core"].get("remote"))
-
-
-def stages(styles: list[str] | None) -> list[Stage]:
-    """The stages of the root's dvc.yaml, each after what it needs: those of `styles` and what these need; None: all.
-
-    Raises `InputError` where DVC cannot read the pipeline.
-    """
-    import networkx
-
-    with _repo() as repo:
-        graph = repo.index.graph  # an edge leads from a stage to what it depends on
-        known = params.styles()
-        ours = {s: _style(s.addressing, known) for s in graph if s.path_in_repo == "dvc.yaml"}
-        last = len(known)
-        rank = {name: i for i, name in enumerate(known if styles is None else styles)}
-        goals = [s for s in ours if styles is None or ours[s] in styles]
-        goals.sort(key=lambda s: rank.get(ours[s], last))
-        order = dict.fromkeys(n for goal in goals for n in networkx.dfs_postorder_nodes(graph, goal))
-        return [
-            Stage(s.addressing, tuple(d.addressing for d in graph.successors(s) if d.cmd), _style(s.addressing, known))
-            for s in order
-            if s.cmd  # a .dvc file is data, nothing to run
-        ]
-
-
-def changed(names: list[str]) -> set[str]:
-    """Those of the stages whose dependencies, parameters or outs are not those of dvc.lock; all, where another
-    process is at work on them."""
-    from dvc.lock import LockError
-
-    with _repo() as repo:
-        try:
-            return set(repo.status(targets=names)) & set(names)
-        except LockError:
-            return set(names)
-
-
-def outs() -> list[str]:
-    """The paths of everything that the stages of the root's dvc.yaml make."""
-    with _repo() as repo:
-        return [o.def_path for s in repo.index.stages if s.cmd and s.path_in_repo == "dvc.yaml" for o in s.outs]
 
 
 def run(styles: list[str] | None, remote: bool) -> list[Result]:
@@ -268,8 +194,7 @@ def report(results: list[Result], links: dict[str, str], key: str) -> State:
     columns = list(dict.fromkeys(name for row in rows.values() for name in row))
     whys = [f"{r.stage.name}: {r.why}" for r in results if r.outcome not in DONE]
     table = [
-        {c: row.get(c, "") for c in columns}
-        | {"MLflow": f"[run]({links[name]})" if name in links else "", "why": "; ".join(_of(name, results))}
+        {c: row.get(c, "") for c in columns} | {"MLflow": link(links.get(name)), "why": "; ".join(_of(name, results))}
         for name, row in rows.items()
     ]
     create_table_artifact(table, key=key, description="What became of each stage")
@@ -280,32 +205,10 @@ def report(results: list[Result], links: dict[str, str], key: str) -> State:
     return Completed(message=said)
 
 
+def link(address: str | None) -> str:
+    """A run's address as markdown; of a store without a server its name there."""
+    return f"[run]({address})" if address and address.startswith("http") else address or ""
+
+
 def _of(name, results) -> Iterator[str]:
     return (f"{r.stage.name}: {r.why}" for r in results if (r.stage.style or "all") == name and r.why)
-
-
-def _style(name, known):
-    style = name.rpartition("@")[2] if "@" in name else None
-    return style if style in known else None
-
-
-class _repo:
-    """DVC's view of the folder as it stands now; its errors in one line."""
-
-    def __enter__(self):
-        from dvc.exceptions import DvcException
-        from dvc.repo import Repo
-
-        self.error = DvcException
-        try:
-            self.repo = Repo(".", _wait_for_lock=True)
-        except DvcException as error:
-            raise InputError(f"DVC: {' '.join(str(error).split())}") from None
-        return self.repo
-
-    def __exit__(self, kind, error, trace):
-        from dvc.lock import LockError
-
-        self.repo.close()
-        if isinstance(error, self.error) and not isinstance(error, LockError):
-            raise InputError(f"DVC: {' '.join(str(error).split())}") from None

@@ -11,7 +11,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from aclora.errors import InputError, require
-from flows import dag, process, tree
+from flows import dag, graph, process, tree
 from flows.champion import Verdict, decide
 
 
@@ -29,19 +29,19 @@ def retrain(styles: list[str] | None = None, margin: float = 0.05) -> State:
     try:
         dag.begin()
         require(0 <= margin <= 1, "margin", margin, "between 0 and 1")
-        tree.refuse_dirty(dag.outs(), "retrain")
-        remote = dag.has_remote()
+        tree.refuse_dirty(graph.outs(), "retrain")
+        remote = graph.has_remote()
         log.info("git: %s", tree.pull() or "no upstream branch, nothing fetched")
         if remote:
             fetch()
-        names = dag.chosen(styles)
-        ours = {s.name: s.style for s in dag.stages(names)}
-        moved = {ours[name] for name in dag.changed(list(ours))}
+        names = graph.chosen(styles)
+        ours = {s.name: s.style for s in graph.stages(names)}
+        moved = {ours[name] for name in graph.changed(list(ours))}
         moved = [name for name in names if name in moved or None in moved]
         log.info("inputs changed: %s", ", ".join(moved) or "of no style")
         results = dag.run(moved, remote) if moved else []
         ran = [r.stage.name for r in results if r.outcome in ("Ran", "Restored")]
-        commit = tree.commit(dag.outs(), f"retrain: {', '.join(moved)}")
+        commit = tree.commit(graph.outs(), f"retrain: {', '.join(moved)}")
         log.info("git: %s", f"committed {commit}" if commit else "nothing to commit")
     except InputError as error:
         return Failed(message=str(error))
@@ -71,15 +71,18 @@ def judge(style: str, margin: float) -> Verdict:
     if os.environ.get("ACLORA_TRACKING") == "off":
         return Verdict(False, "tracking is off: there is no registry", [])
     try:
+        from aclora.fingerprint import run_fingerprint
+
         from aclora import tracking
 
         with tempfile.TemporaryDirectory() as folder:
             champion = tracking.champion(style, Path(folder) / style)
             if champion is None:
                 verdict = Verdict(True, "there was no champion: the first becomes it", [])
+            elif champion.fingerprint == run_fingerprint(style):
+                verdict = Verdict(False, f"it is this very run, version {champion.version}", [])
             else:
-                mine = Path("metrics", style)
-                verdict = decide(mine, champion.folder, margin)
+                verdict = decide(Path("metrics", style), champion.folder, margin)
         if verdict.promote:
             tracking.promote(style)
     except Exception as error:  # MLflow gone, or without this style: retraining has not failed of it
@@ -98,7 +101,7 @@ def _page(names, moved, verdicts, links):
             lines += ["A stage failed: nothing to compare.", ""]
             continue
         moves = "The new one is champion" if verdict.promote else "The champion stays"
-        link = f" ([run]({links[name]}))" if name in links else ""
+        link = f" ({dag.link(links[name])})" if name in links else ""
         lines += [f"**{moves}**{link}: {verdict.why}.", ""]
         if verdict.figures:
             lines += ["| figure | new | champion | difference, 95 % interval | |", "|---|---|---|---|---|"]

@@ -1,7 +1,6 @@
 """`python -m flows.server start|stop|deploy`: Prefect's server, MLflow and workers on this machine's loopback."""
 
 import argparse
-import contextlib
 import json
 import os
 import socket
@@ -66,7 +65,7 @@ def start(prefect_port: int, mlflow_port: int, workers: int) -> None:
     tracking = os.environ.get("MLFLOW_TRACKING_URI")
     if not tracking:
         tracking = f"http://{HOST}:{mlflow_port}"
-        store, artifacts = f"sqlite:///{Path('mlflow.db').absolute()}", Path("mlruns").absolute().as_uri()
+        store, artifacts = f"sqlite:///{Path('mlflow.db').absolute()}", Path("mlartifacts").absolute().as_uri()
         command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(mlflow_port)]
         command += ["--workers", "1", "--backend-store-uri", store]
         command += ["--default-artifact-root", artifacts, "--no-serve-artifacts"]
@@ -81,6 +80,7 @@ def start(prefect_port: int, mlflow_port: int, workers: int) -> None:
         name = f"{POOL}-{i}"
         command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--limit", "1", "--name", name]
         _spawn(name, command, {"CUDA_VISIBLE_DEVICES": gpus[i]})
+    again()
     (FOLDER / "api").write_text(os.environ["PREFECT_API_URL"], encoding="utf-8")
     print(f"Prefect   {prefect}")
     print(f"MLflow    {tracking}")
@@ -117,7 +117,7 @@ def deploy(workers: int | None = None) -> None:
 
 
 def automate() -> None:
-    """Create or replace both automations.
+    """Create both automations unless they are there.
 
     A run of the pool that crashed is scheduled again, the same run with the same parameters; one that has been silent
     for five minutes has crashed.
@@ -141,9 +141,26 @@ def automate() -> None:
     again = ChangeFlowRunState(state=StateType.SCHEDULED, name="AwaitingRetry", message="it crashed: started again")
     lost = ChangeFlowRunState(state=StateType.CRASHED, message="silent for five minutes")
     for name, trigger, action in (("restart a crashed run", crashed, again), ("crash a silent run", silent, lost)):
-        with contextlib.suppress(ValueError):  # there is none
-            Automation.read(name=name).delete()
-        Automation(name=name, trigger=trigger, actions=[action]).create()
+        try:
+            Automation.read(name=name)  # left as it is: while one is replaced, a crash goes unseen
+        except ValueError:
+            Automation(name=name, trigger=trigger, actions=[action]).create()
+
+
+def again() -> None:
+    """Schedule the pool's crashed runs once more: the automation has not seen what crashed while no server ran."""
+    from prefect import get_client
+    from prefect.client.schemas import filters
+    from prefect.client.schemas.objects import StateType
+    from prefect.states import AwaitingRetry
+
+    crashed = filters.FlowRunFilterState(type=filters.FlowRunFilterStateType(any_=[StateType.CRASHED]))
+    of_the_pool = filters.WorkPoolFilter(name=filters.WorkPoolFilterName(any_=[POOL]))
+    with get_client(sync_client=True) as client:
+        for run in client.read_flow_runs(
+            flow_run_filter=filters.FlowRunFilter(state=crashed), work_pool_filter=of_the_pool
+        ):
+            client.set_flow_run_state(run.id, AwaitingRetry(message="it crashed: started again"))
 
 
 def _prefect(*args, check=True):

@@ -48,9 +48,9 @@ def start(flow: str, parameters: dict, watch: bool) -> int:
     from prefect.settings import PREFECT_API_URL
     from prefect.utilities.asyncutils import run_coro_as_sync
 
-    from flows import dag
+    from flows import graph
 
-    dag.chosen(parameters.get("styles"))
+    graph.chosen(parameters.get("styles"))
     try:
         with get_client(sync_client=True) as client:
             deployment = client.read_deployment_by_name(f"{flow}/{flow}")

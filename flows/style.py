@@ -5,7 +5,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Failed
 
 from aclora.errors import InputError
-from flows import dag
+from flows import dag, graph
 
 
 def _name() -> str:
@@ -22,9 +22,9 @@ def style(styles: list[str] | None = None, remote: bool = False) -> State:
     """
     try:
         dag.begin()
-        names = dag.chosen(styles)
+        names = graph.chosen(styles)
         if remote:
-            dag.need_remote()
+            graph.need_remote()
         results = dag.run(None if styles is None else names, remote)
     except InputError as error:
         return Failed(message=str(error))

@@ -15,7 +15,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from aclora import params
 from aclora.errors import InputError, require
-from flows import dag, process, tree
+from flows import dag, graph, process, tree
 
 SHOWN = ("kid", "fid", "cmmd", "clip_score", "dino_score", "image_reward", "copies", "drift")
 
@@ -36,9 +36,9 @@ def sweep(grid: dict[str, list], styles: list[str] | None = None, at_once: int =
     try:
         dag.begin()
         require(at_once >= 1, "at_once", at_once, "at least 1")
-        names = dag.chosen(styles)
+        names = graph.chosen(styles)
         points = list(grid_points(grid))
-        tree.refuse_dirty(dag.outs(), "sweep")
+        tree.refuse_dirty(graph.outs(), "sweep")
         targets = {name: _ends(name) for name in names}
     except InputError as error:
         return Failed(message=str(error))
@@ -84,7 +84,7 @@ def experiment(name: str, point: dict, targets: list[str]) -> State:
 
 
 def grid_points(grid: dict[str, list]) -> list[dict]:
-    """Every combination, the last knob changing fastest. Raises `InputError` for an unknown knob, no value, one twice."""
+    """Every combination, the last knob fastest. Raises `InputError` for an unknown knob, no value, one twice."""
     if not grid:
         raise InputError('grid = {}: must name a knob and its values, for instance {"train.seed": [0, 1]}')
     for knob, values in grid.items():
@@ -111,7 +111,7 @@ def experiments() -> dict[str, str]:
 
 def _ends(style):
     """The style's stages that no other of its stages needs."""
-    ours = dag.stages([style])
+    ours = graph.stages([style])
     needed = {name for stage in ours for name in stage.needs}
     return [stage.name for stage in ours if stage.name not in needed]
 
