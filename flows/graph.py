@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 from aclora import params
 from aclora.errors import InputError, did_you_mean
@@ -78,9 +79,10 @@ def changed(names: list[str]) -> set[str]:
 
 
 def outs() -> list[str]:
-    """The paths of everything that the stages of the root's dvc.yaml make."""
+    """The paths of everything that the root's dvc.yaml makes, with the .gitignore files that DVC writes beside them."""
     with _repo() as repo:
-        return [o.def_path for s in repo.index.stages if s.cmd and s.path_in_repo == "dvc.yaml" for o in s.outs]
+        made = [o.def_path for s in repo.index.stages if s.cmd and s.path_in_repo == "dvc.yaml" for o in s.outs]
+    return [*made, *dict.fromkeys(PurePosixPath(out).with_name(".gitignore").as_posix() for out in made)]
 
 
 def _style(name, known):

@@ -1,0 +1,45 @@
+"""What is dirty, what is fetched, what is committed."""
+
+import pytest
+
+from aclora.errors import InputError
+from flows import graph, tree
+
+
+def test_what_dvc_makes_is_no_dirt(toy):
+    toy.run("dvc", "repro")
+    tree.refuse_dirty(graph.outs(), "retrain")
+    commit = tree.commit(graph.outs(), "retrain: all")
+    assert toy.run("git", "log", "-1", "--format=%h %s").stdout == f"{commit} retrain: all\n"
+    kept = toy.run("git", "show", "--name-only", "--format=").stdout.split()
+    scores = {"metrics/ink/scores.json", "metrics/oil/scores.json"}
+    assert set(kept) == {"dvc.lock", "captions/.gitignore", "adapters/.gitignore"} | scores
+    assert tree.commit(graph.outs(), "again") is None
+
+
+@pytest.mark.parametrize("kind", ["changed", "deleted", "staged", "new"])
+def test_everything_else_is(toy, kind):
+    file = toy.folder / "pictures/oil" / ("2.png" if kind == "new" else "1.png")
+    file.unlink() if kind == "deleted" else file.write_text("other")
+    if kind == "staged":
+        toy.run("git", "add", "-A")
+    message = rf"the work tree is dirty: pictures/oil/{file.name}; retrain starts from a commit: commit or stash them"
+    with pytest.raises(InputError, match=message):
+        tree.refuse_dirty(graph.outs(), "retrain")
+
+
+def test_a_branch_is_forwarded_and_never_merged(toy):
+    assert tree.pull() is None
+    other = toy.folder.parent / "other"
+    toy.run("git", "clone", "-q", "--bare", ".", str(other.with_suffix(".git")))
+    toy.run("git", "remote", "add", "origin", str(other.with_suffix(".git")))
+    toy.run("git", "push", "-q", "-u", "origin", "main")
+    toy.run("git", "clone", "-q", str(other.with_suffix(".git")), str(other))
+    for command in (["commit", "--allow-empty", "-qm", "theirs"], ["push", "-q"]):
+        toy.run("git", "-C", str(other), "-c", "user.name=t", "-c", "user.email=t@t", *command)
+    assert tree.pull().endswith("theirs")
+    toy.run("git", "commit", "--allow-empty", "-qm", "ours")
+    toy.run("git", "-C", str(other), "-c", "user.name=t", "-c", "user.email=t@t", "commit", "--allow-empty", "-qm", "x")
+    toy.run("git", "-C", str(other), "push", "-q")
+    with pytest.raises(InputError, match=r"^git pull: "):
+        tree.pull()
