@@ -7,6 +7,11 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 READY := $(VENV)/.ready
 
 .PHONY: repro check test test-slow ui miniature miniature-card bench tools
+PREFECT_PORT ?= 4200
+MLFLOW_PORT ?= 5000
+WORKERS ?= 1
+
+.PHONY: repro check test test-slow miniature miniature-card bench server server-stop tools
 
 repro: $(READY)
 	dvc repro
@@ -44,6 +49,13 @@ bench: $(READY)
 	python -m bench.repro
 	python -m bench.frechet
 	python -m bench.coverage
+	python -m bench.flow
+
+server: $(READY)
+	@python -m flows.server start --prefect-port $(PREFECT_PORT) --mlflow-port $(MLFLOW_PORT) --workers $(WORKERS)
+
+server-stop: $(READY)
+	@python -m flows.server stop
 
 tools:
 	@command -v git >/dev/null || { echo "git is missing: install it (Debian: apt install git)"; exit 1; }

@@ -71,9 +71,8 @@ def judge(style: str, margin: float) -> Verdict:
     if os.environ.get("ACLORA_TRACKING") == "off":
         return Verdict(False, "tracking is off: there is no registry", [])
     try:
-        from aclora.fingerprint import run_fingerprint
-
         from aclora import tracking
+        from aclora.fingerprint import run_fingerprint
 
         with tempfile.TemporaryDirectory() as folder:
             champion = tracking.champion(style, Path(folder) / style)

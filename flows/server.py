@@ -132,7 +132,8 @@ def automate() -> None:
         "for_each": {"prefect.resource.id"},
         "threshold": 1,
     }
-    ends = {f"prefect.flow-run.{s}" for s in ("Completed", "Failed", "Cancelled", "Crashed")}
+    # Not Crashed: two triggers of one event get in each other's way in sqlite, and it is AwaitingRetry at once.
+    ends = {f"prefect.flow-run.{s}" for s in ("Completed", "Failed", "Cancelled", "AwaitingRetry")}
     heartbeat = "prefect.flow-run.heartbeat"
     crashed = EventTrigger(expect={"prefect.flow-run.Crashed"}, posture=Posture.Reactive, **of_the_pool)
     silent = EventTrigger(

@@ -20,6 +20,7 @@ os.environ |= {
     "DO_NOT_TRACK": "1",
     "ACLORA_TRACKING": "off",
     "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
+    "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2",
 }
 
 STYLES = """\

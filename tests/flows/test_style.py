@@ -5,6 +5,7 @@ import json
 import pytest
 
 from flows.style import style
+from tests.flows.conftest import free_port, until
 
 ALL = ["caption@oil", "train-aclora@oil", "evaluate@oil", "caption@ink", "train-aclora@ink", "evaluate@ink"]
 
@@ -62,8 +63,6 @@ def test_what_a_stage_prints_stands_in_the_runs_log(flow, prefect):
     def said():
         return [row["message"] for row in prefect.get("logs/filter", logs={"flow_run_id": run})]
 
-    from tests.flows.conftest import until
-
     until(lambda: "captions of oil" in said(), 20, "the stage's line in the log")
 
 
@@ -98,3 +97,21 @@ def test_another_machines_work_is_fetched(toy, flow, monkeypatch):
     monkeypatch.chdir(other)
     # git keeps evaluate's figures, so the remote has them not: that stage runs, nothing is trained twice
     assert flow(["oil"], remote=True)[1] == dict(zip(ALL[:3], ["Restored", "Restored", "Ran"], strict=True))
+
+
+def test_without_mlflow_a_run_is_whole(flow, prefect, monkeypatch):
+    monkeypatch.delenv("ACLORA_TRACKING")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    state, tasks, artifacts = flow(["oil"])
+    assert state.is_completed()
+    assert set(tasks.values()) == {"Ran"}
+    assert json.loads(artifacts["stages"]["data"])[0]["MLflow"] == ""
+    run = {"any_": [str(state.state_details.flow_run_id)]}
+    until(
+        lambda: any(
+            "MLflow has not got" in row["message"] for row in prefect.get("logs/filter", logs={"flow_run_id": run})
+        ),
+        20,
+        "the warning in the log",
+    )

@@ -1,0 +1,86 @@
+"""What a real training of the miniature goes through: its worker killed, its flow killed, then the same bytes."""
+
+import os
+import shutil
+import signal
+from datetime import timedelta
+
+import pytest
+import yaml
+from prefect.automations import Automation
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from tests.flows.conftest import Site, at_work, until
+from tests.pipeline.conftest import copy
+
+ADAPTER = "models/adapters/watercolor/pytorch_lora_weights.safetensors"
+
+
+def miniature(folder):
+    """The project with captions and training alone, a checkpoint each epoch."""
+    project = copy(folder)
+    pipeline = yaml.safe_load((folder / "dvc.yaml").read_text())
+    pipeline["stages"] = {name: pipeline["stages"][name] for name in ("caption", "train-aclora")}
+    (folder / "dvc.yaml").write_text(yaml.safe_dump(pipeline, sort_keys=False))
+    project.edit("params.yaml", "  epochs: ", "  epochs: 24")
+    project.edit("params.yaml", "  every: ", "  every: 2")
+    return project
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory):
+    """The adapter of a training that nobody disturbs."""
+    project = miniature(tmp_path_factory.mktemp("expected") / "project")
+    project.repro()
+    return (project.folder / ADAPTER).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """Another copy of the project, with a server and a worker."""
+    site = Site(miniature(tmp_path_factory.mktemp("faults") / "project"))
+    with temporary_settings({PREFECT_API_URL: site.api}):
+        silent = Automation.read(name="crash a silent run")
+        silent.trigger.within = timedelta(seconds=45)  # heartbeats come every 30 s
+        silent.update()
+    yield site
+    site.stop()
+
+
+def training(site):
+    return at_work(site.folder, "stages.train_aclora")
+
+
+def some_epochs(site, least):
+    """Wait until a checkpoint is there and some epochs are done."""
+
+    def epochs():
+        logs = list(site.folder.glob(".cache/training/*/history.jsonl"))
+        return sum(log.read_text().count('"epoch"') for log in logs) if training(site) else 0
+
+    until(lambda: epochs() >= least, 120, f"{least} lines of history")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["worker", "flow", "worker and flow"])
+def test_killed_while_training_it_ends_with_the_same_bytes(site, expected, victim):
+    shutil.rmtree(site.folder / ".cache", ignore_errors=True)
+    shutil.rmtree(site.folder / ".dvc/cache", ignore_errors=True)
+    shutil.rmtree(site.folder / "models/adapters/watercolor", ignore_errors=True)
+    run = site.launch("style", 'styles=["watercolor"]')
+    some_epochs(site, 8)
+    flow = at_work(site.folder, "prefect.engine")[0].pid
+    for pid in [site.pid("gpu-0")] * ("worker" in victim) + [flow] * ("flow" in victim):
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: not training(site) and not at_work(site.folder, "dvc", "repro"), 15, "no orphans")
+    site.start()  # the worker, where it is gone
+
+    def states():
+        return [s["name"] for s in site.get(f"flow_run_states/?flow_run_id={run}")]
+
+    # without worker and flow nobody is left to say so: silence does
+    until(lambda: "Crashed" in states(), 120, "Crashed")
+    assert site.ended(run, 120)["type"] == "COMPLETED"
+    assert states().count("AwaitingRetry") == 1
+    assert site.tasks(run)["train-aclora@watercolor"] == "Ran"
+    assert (site.folder / ADAPTER).read_bytes() == expected

@@ -1,0 +1,172 @@
+"""Servers, deployments, schedules, and what becomes of a run when something dies."""
+
+import os
+import signal
+import socket
+
+import pytest
+
+from tests.flows.conftest import Site, Toy, at_work, until
+
+RAN = dict.fromkeys(["caption@oil", "train-aclora@oil", "evaluate@oil"], "Ran")
+
+
+def training(site):
+    return at_work(site.folder, "train-aclora.py")
+
+
+@pytest.fixture
+def long(site):
+    """A training of a minute, of a style that no other test has trained so."""
+    site.seed = getattr(site, "seed", 0) + 1
+    before = (site.folder / "params.yaml").read_text()
+    site.project.edit("params.yaml", "epochs: 2\n  seed: 0", f"epochs: 3000\n  seed: {site.seed}")
+    yield site
+    (site.folder / "params.yaml").write_text(before)
+
+
+def test_what_is_deployed(site):
+    assert f"Prefect   http://127.0.0.1:{site.port}" in site.said
+    found = {d["name"]: d for d in site.get("deployments/filter")}
+    assert set(found) == {"style", "retrain", "sweep"}
+    for deployment in found.values():
+        assert deployment["work_pool_name"] == "gpu"
+        assert deployment["description"]
+        assert str(site.folder) not in str(deployment["pull_steps"])  # each worker has its own clone
+    assert [s["active"] for s in found["retrain"]["schedules"]] == [False]
+    assert found["retrain"]["concurrency_options"]["collision_strategy"] == "ENQUEUE"
+    pool = site.get("work_pools/gpu")
+    assert (pool["type"], pool["concurrency_limit"]) == ("process", 1)
+    assert {a["name"] for a in site.get("automations/filter")} == {"restart a crashed run", "crash a silent run"}
+
+
+def test_a_schedule_creates_runs(site):
+    """Prefect beside a newer SQLAlchemy accepts schedules and does nothing."""
+    deployment = next(d for d in site.get("deployments/filter") if d["name"] == "style")
+    import httpx
+
+    schedule = {"schedule": {"interval": 3600}, "active": True}
+    made = httpx.post(f"{site.api}/deployments/{deployment['id']}/schedules", json=[schedule]).json()[0]
+    try:
+
+        def scheduled():
+            runs = site.get("flow_runs/filter", flow_runs={"deployment_id": {"any_": [deployment["id"]]}})
+            return [run for run in runs if run["auto_scheduled"]]
+
+        assert until(scheduled, 90, "a scheduled run")[0]["state"]["type"] == "SCHEDULED"
+    finally:
+        httpx.delete(f"{site.api}/deployments/{deployment['id']}/schedules/{made['id']}")
+
+
+def test_a_worker_runs_it_and_a_second_start_changes_nothing(site):
+    pids = {name: site.pid(name) for name in ("prefect", "gpu-0")}
+    site.start()
+    assert {name: site.pid(name) for name in ("prefect", "gpu-0")} == pids
+    first, second = (site.launch("style", 'styles=["oil"]') for _ in range(2))
+    assert site.ended(first)["type"] == site.ended(second)["type"] == "COMPLETED"
+    assert site.tasks(first) == RAN
+    assert set(site.tasks(second).values()) == {"Unchanged"}
+
+
+def test_a_killed_worker_leaves_nothing_behind_and_the_run_is_started_again(long):
+    run = long.launch("style", 'styles=["oil"]')
+    until(lambda: training(long), 60, "the training")
+    os.kill(long.pid("gpu-0"), signal.SIGKILL)
+    until(lambda: not training(long) and not at_work(long.folder, "dvc"), 15, "no orphans")
+
+    def states():
+        return [s["name"] for s in long.get(f"flow_run_states/?flow_run_id={run}")]
+
+    until(lambda: states()[-2:] == ["Crashed", "AwaitingRetry"], 60, "another start")
+    long.project.edit("params.yaml", "epochs: 3000", "epochs: 3")
+    long.start()
+    assert long.ended(run)["type"] == "COMPLETED"
+    assert long.tasks(run)["train-aclora@oil"] == "Ran"
+
+
+def test_cancelled_it_ends_within_fifteen_seconds(long):
+    run = long.launch("style", 'styles=["oil"]')
+    until(lambda: training(long), 60, "the training")
+    done = long.project.run("prefect", "flow-run", "cancel", run, env={"PREFECT_API_URL": long.api})
+    assert "scheduled for" in done.stdout
+    until(lambda: not training(long) and not at_work(long.folder, "dvc"), 15, "no process left")
+    assert long.ended(run)["type"] == "CANCELLED"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["style", 'styles=["oill"]'], "error: style 'oill' is unknown; did you mean 'oil'? there are: oil, ink"),
+        (["style", 'stiles=["oil"]'], "error: style has no parameter 'stiles'; did you mean 'styles'?"),
+        (["style", "styles=oil"], "error: 'styles=oil': must be PARAMETER=JSON"),
+        (["stile"], "error: flow 'stile' is unknown; did you mean 'style'? there are: style, retrain, sweep"),
+    ],
+)
+def test_bad_input_starts_nothing(site, arguments, message):
+    done = site.project.run("python", "-m", "flows.start", *arguments, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith(message)
+
+
+def test_without_a_server(toy):
+    done = toy.run("python", "-m", "flows.start", "style", check=False)
+    assert done.stderr == "error: no Prefect server is known: `make server` here, or set PREFECT_API_URL\n"
+    done = toy.run(
+        "python", "-m", "flows.start", "style", check=False, env={"PREFECT_API_URL": "http://127.0.0.1:9/api"}
+    )
+    assert done.stderr.startswith("error: Prefect at http://127.0.0.1:9/api does not answer")
+    assert toy.run("python", "-m", "flows.server", "stop").stdout == "nothing was running\n"
+
+
+def test_a_port_in_use(toy):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = toy.run("python", "-m", "flows.server", "start", f"--prefect-port={port}", check=False)
+    assert (
+        done.stderr == f"error: PREFECT_PORT = {port}: the port is in use; name another: make server PREFECT_PORT=…\n"
+    )
+
+
+@pytest.mark.slow
+def test_a_site_of_two_workers_from_start_to_stop(tmp_path):
+    """MLflow too; the same style twice at once; a pool without workers; the server killed while a run goes on."""
+    import httpx
+
+    site = Site(Toy(tmp_path / "toy"), workers=2, mlflow=True)
+    try:
+        mlflow = next(line.split()[1] for line in site.said.splitlines() if line.startswith("MLflow"))
+        assert httpx.get(f"{mlflow}/health").text == "OK"
+        gpus = [dict(p.environ())["CUDA_VISIBLE_DEVICES"] for p in at_work(site.folder, "worker", "start")]
+        assert sorted(gpus) == ["0", "1"]
+
+        site.project.edit("params.yaml", "epochs: 2", "epochs: 400")
+        first, second = (site.launch("style", 'styles=["oil"]') for _ in range(2))
+        until(lambda: [site.state(run)["type"] for run in (first, second)] == ["RUNNING"] * 2, 60, "both at work")
+        ends = [site.ended(run) for run in (first, second)]
+        assert [end["type"] for end in ends] == ["COMPLETED"] * 2
+        outcomes = sorted(site.tasks(run)["train-aclora@oil"] for run in (first, second))
+        assert outcomes == ["Ran", "Unchanged"]
+
+        site.project.edit("params.yaml", "epochs: 400", "epochs: 1500")
+        run = site.launch("style", 'styles=["oil"]')
+        until(lambda: training(site), 60, "the training")
+        os.kill(site.pid("prefect"), signal.SIGKILL)
+        until(lambda: not at_work(site.folder, "server", "--port"), 10, "no server")
+        site.start()
+        assert training(site)
+        assert site.ended(run, 120)["type"] == "COMPLETED"
+
+        for worker in ("gpu-0", "gpu-1"):
+            os.kill(site.pid(worker), signal.SIGTERM)
+        until(lambda: not at_work(site.folder, "worker"), 30, "no worker")
+        until(
+            lambda: "the run waits until one does" in site.project.run("python", "-m", "flows.start", "style").stdout,
+            120,
+            "a warning that the run will wait",
+        )
+    finally:
+        said = site.stop()
+    assert "prefect" in said
+    assert not at_work(site.folder, "-m")
