@@ -105,7 +105,7 @@ def _task(name: str, style: str | None, remote: bool, moved: bool, failed: list[
     return Completed(name="Ran", message="dvc: ran")
 
 
-@task(cache_policy=NO_CACHE, persist_result=False)
+@task(cache_policy=NO_CACHE, persist_result=False, task_run_name="push")
 def push() -> State:
     """What ran goes to the remote, its run-cache too; a remote that refuses fails the task, not the stages."""
     status, lines = process.dvc("push", "--run-cache", log=get_run_logger().info)
@@ -159,7 +159,7 @@ class Progress:
             self.artifact = create_progress_artifact(percent, key=key, description=f"{self.style}: {said}")
 
 
-@task(cache_policy=NO_CACHE, persist_result=False)
+@task(cache_policy=NO_CACHE, persist_result=False, task_run_name="publish")
 def publish(styles: list[str]) -> dict[str, str]:
     """The styles' runs in MLflow, by style; where MLflow does not answer, none and a warning: files have it all."""
     if not styles or os.environ.get("ACLORA_TRACKING") == "off":
@@ -194,7 +194,9 @@ def report(results: list[Result], links: dict[str, str], key: str) -> State:
     columns = list(dict.fromkeys(name for row in rows.values() for name in row))
     whys = [f"{r.stage.name}: {r.why}" for r in results if r.outcome not in DONE]
     table = [
-        {c: row.get(c, "") for c in columns} | {"MLflow": link(links.get(name)), "why": "; ".join(_of(name, results))}
+        {c: row.get(c, "") for c in columns}
+        | {"MLflow": link(links.get(name))}
+        | ({"why": "; ".join(_of(name, results))} if whys else {})
         for name, row in rows.items()
     ]
     create_table_artifact(table, key=key, description="What became of each stage")

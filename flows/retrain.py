@@ -41,7 +41,7 @@ def retrain(styles: list[str] | None = None, margin: float = 0.05) -> State:
         log.info("inputs changed: %s", ", ".join(moved) or "of no style")
         results = dag.run(moved, remote) if moved else []
         ran = [r.stage.name for r in results if r.outcome in ("Ran", "Restored")]
-        commit = tree.commit(graph.outs(), f"retrain: {', '.join(moved)}")
+        commit = tree.commit(graph.outs(), f"retrain: {', '.join(moved) or 'what was made before'}")
         log.info("git: %s", f"committed {commit}" if commit else "nothing to commit")
     except InputError as error:
         return Failed(message=str(error))
@@ -55,7 +55,7 @@ def retrain(styles: list[str] | None = None, margin: float = 0.05) -> State:
     return Failed(message=f"{said}. {state.message}") if state.is_failed() else Completed(message=said)
 
 
-@task(cache_policy=NO_CACHE, persist_result=False)
+@task(cache_policy=NO_CACHE, persist_result=False, task_run_name="fetch")
 def fetch() -> None:
     """The pictures that git knows by their .dvc files alone. Raises `InputError` where the remote has them not."""
     files = tree.git("ls-files", "*.dvc", "**/*.dvc").split()

@@ -68,6 +68,7 @@ def test_a_worker_runs_it_and_a_second_start_changes_nothing(site):
     assert set(site.tasks(second).values()) == {"Unchanged"}
 
 
+@pytest.mark.slow
 def test_a_killed_worker_leaves_nothing_behind_and_the_run_is_started_again(long):
     run = long.launch("style", 'styles=["oil"]')
     until(lambda: training(long), 60, "the training")
@@ -84,6 +85,7 @@ def test_a_killed_worker_leaves_nothing_behind_and_the_run_is_started_again(long
     assert long.tasks(run)["train-aclora@oil"] == "Ran"
 
 
+@pytest.mark.slow
 def test_cancelled_it_ends_within_fifteen_seconds(long):
     run = long.launch("style", 'styles=["oil"]')
     until(lambda: training(long), 60, "the training")
@@ -153,7 +155,7 @@ def test_a_site_of_two_workers_from_start_to_stop(tmp_path):
         run = site.launch("style", 'styles=["oil"]')
         until(lambda: training(site), 60, "the training")
         os.kill(site.pid("prefect"), signal.SIGKILL)
-        until(lambda: not at_work(site.folder, "server", "--port"), 10, "no server")
+        until(lambda: not at_work(site.folder, "prefect server start"), 10, "no server")
         site.start()
         assert training(site)
         assert site.ended(run, 120)["type"] == "COMPLETED"

@@ -56,6 +56,7 @@ def test_a_failing_stage_leaves_the_other_style_and_says_why(toy, flow):
     assert flow()[1] == dict(zip(ALL, ["Ran"] * 3 + ["Unchanged"] * 3, strict=True))
 
 
+@pytest.mark.slow
 def test_what_a_stage_prints_stands_in_the_runs_log(flow, prefect):
     state, _, _ = flow(["oil"])
     run = {"any_": [str(state.state_details.flow_run_id)]}
@@ -80,6 +81,7 @@ def test_bad_input_runs_nothing(flow, kwargs, message):
     assert not tasks
 
 
+@pytest.mark.slow
 def test_progress_while_training(toy, flow):
     toy.edit("params.yaml", "epochs: 2", "epochs: 150")
     _, _, artifacts = flow(["oil"])
@@ -87,6 +89,7 @@ def test_progress_while_training(toy, flow):
     assert "of 150, loss 0." in artifacts["training-oil"]["description"]
 
 
+@pytest.mark.slow
 def test_another_machines_work_is_fetched(toy, flow, monkeypatch):
     shared = toy.folder.parent / "shared"
     toy.run("dvc", "remote", "add", "-q", "--default", "shared", str(shared))
