@@ -6,12 +6,11 @@ VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 READY := $(VENV)/.ready
 
-.PHONY: repro check test test-slow ui miniature miniature-card bench tools
 PREFECT_PORT ?= 4200
 MLFLOW_PORT ?= 5000
 WORKERS ?= 1
 
-.PHONY: repro check test test-slow miniature miniature-card bench server server-stop tools
+.PHONY: repro check test test-slow ui miniature miniature-card bench server server-stop tools
 
 repro: $(READY)
 	dvc repro
@@ -19,7 +18,7 @@ repro: $(READY)
 
 check: $(READY)
 	ruff check . && ruff format --check .
-	pytest --ignore tests/pipeline
+	pytest --ignore tests/pipeline --ignore tests/flows
 
 test: $(READY)
 	ruff check . && ruff format --check .
