@@ -75,7 +75,7 @@ def judge(style: str, margin: float) -> Verdict:
         from aclora.fingerprint import run_fingerprint
 
         with tempfile.TemporaryDirectory() as folder:
-            champion = tracking.champion(style, Path(folder) / style)
+            champion = tracking.champion(style, Path(folder))
             if champion is None:
                 verdict = Verdict(True, "there was no champion: the first becomes it", [])
             elif champion.fingerprint == run_fingerprint(style):

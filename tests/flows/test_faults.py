@@ -62,7 +62,7 @@ def some_epochs(site, least):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("victim", ["worker", "flow", "worker and flow"])
+@pytest.mark.parametrize("victim", ["worker", "worker and flow"])
 def test_killed_while_training_it_ends_with_the_same_bytes(site, expected, victim):
     shutil.rmtree(site.folder / ".cache", ignore_errors=True)
     shutil.rmtree(site.folder / ".dvc/cache", ignore_errors=True)

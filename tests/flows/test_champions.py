@@ -1,0 +1,60 @@
+"""`retrain` with the miniature and MLflow: the first becomes champion, the next is compared with it."""
+
+import pytest
+
+from flows.retrain import retrain
+from tests.pipeline.conftest import copy
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """The miniature's project with 6 prompts and 2 epochs, the current folder, tracked in its own database."""
+    project = copy(tmp_path / "project")
+    project.edit("params.yaml", "  epochs: ", "  epochs: 2")
+    prompts = project.folder / "data/prompts.txt"
+    prompts.write_text("".join(prompts.read_text().splitlines(keepends=True)[:6]))
+    commit(project)
+    monkeypatch.chdir(project.folder)
+    monkeypatch.setenv("PYTHONPATH", str(project.folder / "src"))
+    monkeypatch.delenv("ACLORA_TRACKING")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return project
+
+
+def commit(project):
+    project.run("git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qam", "change")
+
+
+@pytest.mark.slow
+def test_the_first_is_champion_and_the_next_is_compared(project, prefect):
+    from aclora import tracking
+
+    def run():
+        state = retrain(return_state=True)
+        run_id = str(state.state_details.flow_run_id)
+        found = prefect.get("artifacts/filter", artifacts={"flow_run_id": {"any_": [run_id]}})
+        assert state.is_completed(), state.message
+        return state.message, next(a["data"] for a in found if a["key"] == "retrain")
+
+    def version():
+        folder = project.folder.parent / "champion"
+        folder.mkdir(exist_ok=True)
+        return tracking.champion("watercolor", folder).version
+
+    said, page = run()
+    assert said == "5 stages ran; champion moved: watercolor"
+    assert "there was no champion: the first becomes it" in page
+    assert version() == "1"
+    assert project.run("git", "status", "--porcelain").stdout == ""
+
+    assert "it is this very run, version 1" in run()[1]
+
+    project.edit("params.yaml", "  guidance_scale: ", "  guidance_scale: 1.0")
+    commit(project)
+    said, page = run()
+    assert "| CLIP score ↑ |" in page
+    moved = "champion moved: watercolor" in said
+    assert version() == ("2" if moved else "1")
+    assert ("**The new one is champion**" if moved else "**The champion stays**") in page
+    assert any(why in page for why in ("better: ", "worse: ", "a draw: "))
+    assert project.run("git", "log", "-1", "--format=%s").stdout == "retrain: watercolor\n"
