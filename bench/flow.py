@@ -16,6 +16,7 @@ from pathlib import Path
 
 STYLES = ("oil", "watercolor", "pixel", "pencil", "pointillism", "glass", "ink", "woodblock")
 SMALL = {"train.epochs": 4, "generate.images_per_prompt": 1, "generate.num_inference_steps": 4, "evaluate.held_out": 24}
+PROMPTS = 4
 ENTRY = "  {0}: {{pictures: data/styles/{0}, trigger: zxq style, reference: miniature/drawing}}\n"
 
 
@@ -30,6 +31,9 @@ def project(folder: Path) -> None:
         text, found = re.subn(rf"^  {name}: .*$", f"  {name}: {value}", text, count=1, flags=re.M)
         assert found, knob
     params.write_text(text, encoding="utf-8")
+    prompts = folder / "data/prompts.txt"
+    kept = prompts.read_text(encoding="utf-8").splitlines(keepends=True)[:PROMPTS]
+    prompts.write_text("".join(kept), encoding="utf-8")
 
 
 class Site:
@@ -84,7 +88,9 @@ print(time.monotonic() - start)
 def main() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     shown = ", ".join(f"{k} {v}" for k, v in SMALL.items())
-    print(f"settings: {shown}; OMP_NUM_THREADS {os.environ['OMP_NUM_THREADS']}, {os.cpu_count()} cores")
+    print(
+        f"settings: {shown}, {PROMPTS} prompts; OMP_NUM_THREADS {os.environ['OMP_NUM_THREADS']}, {os.cpu_count()} cores"
+    )
     with tempfile.TemporaryDirectory() as scratch:
         for workers in (1, 2):
             folder = Path(scratch, f"project{workers}")
