@@ -140,7 +140,7 @@ def test_a_site_of_two_workers_from_start_to_stop(tmp_path):
     try:
         mlflow = next(line.split()[1] for line in site.said.splitlines() if line.startswith("MLflow"))
         assert httpx.get(f"{mlflow}/health").text == "OK"
-        gpus = [dict(p.environ())["CUDA_VISIBLE_DEVICES"] for p in at_work(site.folder, "worker", "start")]
+        gpus = [dict(p.environ())["CUDA_VISIBLE_DEVICES"] for p in at_work(site.folder, "prefect worker start")]
         assert sorted(gpus) == ["0", "1"]
 
         site.project.edit("params.yaml", "epochs: 2", "epochs: 400")
@@ -162,7 +162,7 @@ def test_a_site_of_two_workers_from_start_to_stop(tmp_path):
 
         for worker in ("gpu-0", "gpu-1"):
             os.kill(site.pid(worker), signal.SIGTERM)
-        until(lambda: not at_work(site.folder, "worker"), 30, "no worker")
+        until(lambda: not at_work(site.folder, "prefect worker start"), 30, "no worker")
         until(
             lambda: "the run waits until one does" in site.project.run("python", "-m", "flows.start", "style").stdout,
             120,
