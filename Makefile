@@ -48,6 +48,9 @@ bench: $(READY)
 	python -m bench.repro
 	python -m bench.frechet
 	python -m bench.coverage
+	python -m bench.restart
+	python -m bench.sigma
+	python -m bench.tracking
 	python -m bench.flow
 
 server: $(READY)
