@@ -17,7 +17,7 @@ from prefect.states import Cancelled, Completed, Failed
 
 from aclora import params
 from aclora.errors import InputError
-from flows import process
+from flows import graph, process, tree
 from flows.graph import Stage, changed, stages
 
 MOST_STARTS = 5
@@ -72,8 +72,8 @@ def run(styles: list[str] | None, remote: bool) -> list[Result]:
             )
             why = state.message or "" if state.name not in DONE else ""
             results[stage.name] = Result(stage, state.name, time.monotonic() - start, why)
-    if remote and any(r.outcome == "Ran" for r in results.values()):
-        push()
+    if remote and (here := [name for name, r in results.items() if r.outcome in ("Ran", "Restored")]):
+        push(here)  # Restored: a run that crashed had not pushed it yet
     return list(results.values())
 
 
@@ -105,10 +105,22 @@ def _task(name: str, style: str | None, remote: bool, moved: bool, failed: list[
     return Completed(name="Ran", message="dvc: ran")
 
 
+@task(cache_policy=NO_CACHE, persist_result=False, task_run_name="fetch")
+def fetch() -> None:
+    """The pictures that git knows by their .dvc files alone. Raises `InputError` where the remote has them not."""
+    files = tree.git("ls-files", "*.dvc", "**/*.dvc").split()
+    if files:
+        status, lines = process.dvc("pull", *files, log=get_run_logger().info)
+        if status:
+            raise InputError(f"dvc pull: {process.reason(lines)}")
+
+
 @task(cache_policy=NO_CACHE, persist_result=False, task_run_name="push")
-def push() -> State:
-    """What ran goes to the remote, its run-cache too; a remote that refuses fails the task, not the stages."""
-    status, lines = process.dvc("push", "--run-cache", log=get_run_logger().info)
+def push(names: list[str]) -> State:
+    """The stages' outs go to the remote, their run-cache too; a remote that refuses fails the task, not the stages."""
+    status, lines = process.dvc("push", "--run-cache", *names, log=get_run_logger().info)
+    if not status:
+        graph.push_kept(names)
     return Failed(message=process.reason(lines)) if status else Completed(message="dvc: pushed")
 
 

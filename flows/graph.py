@@ -78,6 +78,29 @@ def changed(names: list[str]) -> set[str]:
             return set(names)
 
 
+def moved(styles: list[str]) -> list[str]:
+    """Those of the styles of which a stage, or one that it needs, has changed."""
+    ours = {s.name: s.style for s in stages(styles)}
+    found = {ours[name] for name in changed(list(ours))}
+    return [name for name in styles if name in found or None in found]
+
+
+def push_kept(names: list[str]) -> None:
+    """Push what git keeps of the stages' outs (`cache: false`), which `dvc push` leaves out.
+
+    The run-cache names these too: where the remote has them not, `dvc repro --pull` runs the stage a second time.
+    Raises `InputError` where the remote refuses.
+    """
+    with _repo() as repo:
+        for stage in repo.index.stages:
+            if stage.addressing in names:
+                for out in stage.outs:
+                    out.use_cache = True  # of this object, not of the file
+                for odb, objects in stage.get_used_objs().items():
+                    if repo.cloud.push(objects, odb=odb).failed:
+                        raise InputError(f"DVC: the outs of {stage.addressing} could not be pushed")
+
+
 def outs() -> list[str]:
     """The paths of everything that the root's dvc.yaml makes, with the .gitignore files that DVC writes beside them."""
     with _repo() as repo:

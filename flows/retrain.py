@@ -11,7 +11,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from aclora.errors import InputError, require
-from flows import dag, graph, process, tree
+from flows import dag, graph, tree
 from flows.champion import Verdict, decide
 
 
@@ -33,11 +33,9 @@ def retrain(styles: list[str] | None = None, margin: float = 0.05) -> State:
         remote = graph.has_remote()
         log.info("git: %s", tree.pull() or "no upstream branch, nothing fetched")
         if remote:
-            fetch()
+            dag.fetch()
         names = graph.chosen(styles)
-        ours = {s.name: s.style for s in graph.stages(names)}
-        moved = {ours[name] for name in graph.changed(list(ours))}
-        moved = [name for name in names if name in moved or None in moved]
+        moved = graph.moved(names)
         log.info("inputs changed: %s", ", ".join(moved) or "of no style")
         results = dag.run(moved, remote) if moved else []
         ran = [r.stage.name for r in results if r.outcome in ("Ran", "Restored")]
@@ -53,16 +51,6 @@ def retrain(styles: list[str] | None = None, margin: float = 0.05) -> State:
     said = f"{len(ran)} stages ran; champion moved: {', '.join(won) or 'of no style'}"
     state = dag.report(results, links, "retrain-stages") if results else Completed()
     return Failed(message=f"{said}. {state.message}") if state.is_failed() else Completed(message=said)
-
-
-@task(cache_policy=NO_CACHE, persist_result=False, task_run_name="fetch")
-def fetch() -> None:
-    """The pictures that git knows by their .dvc files alone. Raises `InputError` where the remote has them not."""
-    files = tree.git("ls-files", "*.dvc", "**/*.dvc").split()
-    if files:
-        status, lines = process.dvc("pull", *files, log=get_run_logger().info)
-        if status:
-            raise InputError(f"dvc pull: {process.reason(lines)}")
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)

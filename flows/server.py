@@ -19,6 +19,7 @@ from flows import process
 HOST = "127.0.0.1"
 FOLDER = Path(".server")
 POOL = "gpu"
+COORDINATOR = "coordinator"
 DEADLINE = 120.0  # seconds for a server to answer
 QUIET = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
 SILENCE = timedelta(minutes=5)
@@ -103,13 +104,13 @@ def stop() -> None:
 
 
 def deploy(workers: int | None = None) -> None:
-    """The work pool `gpu`, the deployments of prefect.yaml, and the automations that start a crashed run again.
+    """The work pools, the deployments of prefect.yaml, and the automations that start a crashed run again.
 
     Raises `InputError` where the server does not answer or refuses.
     """
-    pool = ["work-pool", "create", POOL, "--type", "process"]
-    if _prefect("work-pool", "inspect", POOL, check=False).returncode:
-        _prefect(*pool)
+    for pool in (POOL, COORDINATOR):
+        if _prefect("work-pool", "inspect", pool, check=False).returncode:
+            _prefect("work-pool", "create", pool, "--type", "process")
     if workers:
         _prefect("work-pool", "set-concurrency-limit", POOL, str(workers))
     _prefect("deploy", "--all")

@@ -6,9 +6,9 @@ import os
 import sys
 
 from aclora.errors import InputError, did_you_mean
-from flows.server import FOLDER, POOL, QUIET
+from flows.server import FOLDER, QUIET
 
-FLOWS = ("style", "retrain", "sweep")
+FLOWS = ("style", "retrain", "sweep", "team")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -58,7 +58,8 @@ def start(flow: str, parameters: dict, watch: bool) -> int:
             if unknown:
                 known = deployment.parameter_openapi_schema["properties"]
                 raise InputError(f"{flow} has no parameter {min(unknown)!r}; {did_you_mean(min(unknown), known)}")
-            workers = client.read_workers_for_work_pool(POOL)
+            pool = deployment.work_pool_name
+            workers = client.read_workers_for_work_pool(pool)
             run = client.create_flow_run_from_deployment(deployment.id, parameters=parameters)
     except ObjectNotFound:
         raise InputError(f"{flow} is not deployed at {PREFECT_API_URL.value()}: make server deploys it") from None
@@ -68,7 +69,7 @@ def start(flow: str, parameters: dict, watch: bool) -> int:
         raise InputError(f"Prefect at {PREFECT_API_URL.value()} does not answer: {error}") from None
     print(f"{run.name}  {PREFECT_API_URL.value().removesuffix('/api')}/runs/flow-run/{run.id}")
     if not any(w.status == "ONLINE" for w in workers):
-        print(f"warning: no worker looks after the pool {POOL!r}: the run waits until one does (make server)")
+        print(f"warning: no worker looks after the pool {pool!r}: the run waits until one does (make server)")
     if not watch:
         return 0
     state = run_coro_as_sync(wait_for_flow_run(run.id, timeout=None)).state

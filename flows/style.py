@@ -1,11 +1,13 @@
 """`style`: DVC's pipeline for the chosen styles, a task a stage."""
 
+import contextlib
+
 from prefect import flow, runtime
 from prefect.client.schemas.objects import State
 from prefect.states import Failed
 
 from aclora.errors import InputError
-from flows import dag, graph
+from flows import dag, graph, tree
 
 
 def _name() -> str:
@@ -13,19 +15,26 @@ def _name() -> str:
 
 
 @flow(flow_run_name=_name)
-def style(styles: list[str] | None = None, remote: bool = False) -> State:
+def style(styles: list[str] | None = None, remote: bool = False, commit: str | None = None) -> State:
     """Bring the styles up to date: what changed runs, what is in the run-cache is restored, the rest stays.
 
     Args:
         styles: entries under `styles` in params.yaml; none named: all of them, and stages that are of no style.
         remote: fetch what other machines have done from DVC's remote first, and send it what was done here.
+        commit: check this commit out first, in a clone that no other run uses (`team` asks its workers for it).
     """
-    try:
-        dag.begin()
-        names = graph.chosen(styles)
-        if remote:
-            graph.need_remote()
-        results = dag.run(None if styles is None else names, remote)
-    except InputError as error:
-        return Failed(message=str(error))
-    return dag.report(results, dag.publish(dag.complete(results)), "stages")
+    with contextlib.ExitStack() as clone:
+        try:
+            dag.begin()
+            if commit:
+                clone.enter_context(tree.alone())
+                tree.refuse_dirty(graph.outs(), "style with a commit")
+                tree.check_out(commit)
+                dag.fetch()
+            names = graph.chosen(styles)
+            if remote:
+                graph.need_remote()
+            results = dag.run(None if styles is None else names, remote)
+        except InputError as error:
+            return Failed(message=str(error))
+        return dag.report(results, dag.publish(dag.complete(results)), "stages")

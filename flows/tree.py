@@ -1,7 +1,9 @@
 """The clone's git: what is dirty, what is fetched, what is committed."""
 
+import contextlib
+import fcntl
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from aclora.errors import InputError
 
@@ -27,6 +29,42 @@ def refuse_dirty(made: Iterable[str], what: str) -> None:
         raise InputError(
             f"the work tree is dirty: {', '.join(dirty[:5])}{more}; {what} starts from a commit: commit or stash them"
         )
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Keep every other run that wants the clone for itself out of it. Raises `InputError` where one is at work."""
+    with open(git("rev-parse", "--git-path", "aclora.lock").strip(), "w") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(
+                "another run of the team is at work in this clone: every worker needs a clone of its own and --limit 1"
+            ) from None
+        yield
+
+
+def shared() -> str:
+    """The current commit. Raises `InputError` where no remote has it: other clones could not get it."""
+    commit = git("rev-parse", "HEAD").strip()
+    if not git("branch", "--remotes", "--contains", commit).strip():
+        raise InputError(f"commit {commit[:7]} is in no branch of a git remote, workers cannot get it: git push first")
+    return commit
+
+
+def check_out(commit: str) -> None:
+    """Fetch, and go to the commit; dvc.lock and what git keeps of DVC's outs become what they are there."""
+    git("fetch", "--quiet", "--all")
+    git("checkout", "--quiet", "--force", "--detach", commit)
+
+
+def push() -> bool:
+    """Send the branch to its upstream, if it has one. Raises `InputError` where that has moved on or refuses."""
+    found = subprocess.run(["git", "rev-parse", "--verify", "--quiet", "@{upstream}"], capture_output=True)
+    if found.returncode:
+        return False
+    git("push", "--quiet", git("config", f"branch.{git('branch', '--show-current').strip()}.remote").strip())
+    return True
 
 
 def pull() -> str | None:

@@ -1,0 +1,114 @@
+"""`team`: one style per worker, each in its own clone; what they made is gathered here, in one dvc.lock."""
+
+import contextlib
+import time
+from uuid import UUID
+
+import httpx
+from prefect import flow, get_client, get_run_logger, task
+from prefect.artifacts import create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas import filters
+from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun, State, StateType
+from prefect.deployments import run_deployment
+from prefect.settings import PREFECT_UI_URL
+from prefect.states import Completed, Failed
+
+from aclora.errors import InputError, require
+from flows import dag, graph, process, tree
+from flows.retrain import retrain
+
+GIVEN_UP = 600.0  # seconds after which a crashed run is no longer expected to be started again
+ENDS = (StateType.COMPLETED, StateType.FAILED, StateType.CANCELLED)
+
+
+@flow
+def team(styles: list[str] | None = None, margin: float = 0.05) -> State:
+    """Have the pool's workers run what changed, commit and push dvc.lock, and judge as `retrain` does.
+
+    To be run in the coordinator's clone, by a worker of the pool `coordinator`. Nothing is trained there: each style
+    with a changed input is a run of the deployment `style` at this commit, in the clone of the worker that takes it,
+    and comes back through DVC's remote.
+
+    Args:
+        styles: entries under `styles` in params.yaml; none named: all.
+        margin: how much worse, as a share of the champion's value, is still no loss? 0 … 1.
+    """
+    log = get_run_logger()
+    try:
+        dag.begin()
+        require(0 <= margin <= 1, "margin", margin, "between 0 and 1")
+        graph.need_remote()
+        tree.refuse_dirty(graph.outs(), "team")
+        log.info("git: %s", tree.pull() or "no upstream branch, nothing fetched")
+        commit = tree.shared()
+        dag.fetch()
+        names = graph.chosen(styles)
+        moved = graph.moved(names)
+        log.info("inputs changed: %s", ", ".join(moved) or "of no style")
+        runs = {style: submit(style, commit).id for style in moved}
+        states = wait(runs)
+        done = [style for style in moved if states[style].is_completed()]
+        here = gather(done) if done else []
+        committed = tree.commit(graph.outs(), f"team: {', '.join(done)}")
+        pushed = bool(committed) and tree.push()
+    except InputError as error:
+        return Failed(message=str(error))
+    rows = [
+        {"style": style, "run": f"[{runs[style]}]({PREFECT_UI_URL.value()}/runs/flow-run/{runs[style]})"}
+        | {"outcome": f"{states[style].name}: {states[style].message}"}
+        for style in moved
+    ]
+    create_table_artifact(rows, key="team", description=f"Made by the workers, commit {committed or commit[:7]}")
+    said = f"{len(done)} of {len(moved)} styles by the workers"
+    said += f", committed {committed}{' and pushed' if pushed else ''}" if committed else ""
+    said += f", but run here: {', '.join(here)}" if here else ""
+    judged = retrain([name for name in names if name not in moved or name in done], margin, return_state=True)
+    said += f"; {judged.message}"
+    lost = [f"{style}: {states[style].name}, {states[style].message}" for style in moved if style not in done]
+    return Failed(message="; ".join([said, *lost])) if lost or not judged.is_completed() else Completed(message=said)
+
+
+def submit(style: str, commit: str) -> FlowRun:
+    """A run of `style` for one style at the commit: the one that is under way, if there is one, else a new one."""
+    tag = f"{style} {commit[:12]}"
+    under_way = filters.FlowRunFilter(
+        tags=filters.FlowRunFilterTags(all_=[tag]),
+        state=filters.FlowRunFilterState(type=filters.FlowRunFilterStateType(not_any_=list(TERMINAL_STATES))),
+    )
+    with get_client(sync_client=True) as client:
+        if found := client.read_flow_runs(flow_run_filter=under_way):
+            return found[0]
+    parameters = {"styles": [style], "remote": True, "commit": commit}
+    return run_deployment("style/style", parameters=parameters, tags=[tag], timeout=0)
+
+
+def wait(runs: dict[str, UUID]) -> dict[str, State]:
+    """Each run's last state by style. A crashed run has ten minutes to be started again before that is its last."""
+    states, crashed = {}, {}
+    with get_client(sync_client=True) as client:
+        while open_ := [style for style in runs if style not in states]:
+            for style in open_:
+                with contextlib.suppress(httpx.HTTPError):  # a server that is started anew
+                    state = client.read_flow_run(runs[style]).state
+                    since = crashed.setdefault(style, time.monotonic())
+                    if state.type != StateType.CRASHED:
+                        del crashed[style]
+                    if state.type in ENDS or time.monotonic() - since > GIVEN_UP:
+                        states[style] = state
+                        get_run_logger().info("%s: %s, %s", style, state.name, state.message)
+            time.sleep(process.TICK)
+    return states
+
+
+@task(cache_policy=NO_CACHE, persist_result=False, task_run_name="gather")
+def gather(styles: list[str]) -> list[str]:
+    """Restore from the remote what the workers made; the stages that DVC had to run here after all, usually none.
+
+    Raises `InputError` with what DVC says.
+    """
+    names = [stage.name for stage in graph.stages(styles)]
+    status, lines = process.dvc("repro", "--pull", *names, log=get_run_logger().info)
+    if status:
+        raise InputError(f"dvc repro --pull: {process.reason(lines)}")
+    return [line.split("'")[1] for line in lines if line.startswith("Running stage '")]
