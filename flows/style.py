@@ -28,7 +28,7 @@ def style(styles: list[str] | None = None, remote: bool = False, commit: str | N
             dag.begin()
             if commit:
                 clone.enter_context(tree.alone())
-                tree.refuse_dirty(graph.outs(), "style with a commit")
+                tree.refuse_dirty(graph.outs(), "a run for the team")
                 tree.check_out(commit)
                 dag.fetch()
             names = graph.chosen(styles)

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import subprocess
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from aclora.errors import InputError
 
@@ -53,9 +54,14 @@ def shared() -> str:
 
 
 def check_out(commit: str) -> None:
-    """Fetch, and go to the commit; dvc.lock and what git keeps of DVC's outs become what they are there."""
+    """Fetch, and go to the commit; dvc.lock and what git keeps of DVC's outs become what they are there.
+
+    Raises `InputError` for a commit that no remote has.
+    """
     git("fetch", "--quiet", "--all")
     git("checkout", "--quiet", "--force", "--detach", commit)
+    if not git("ls-files", LOCK):
+        Path(LOCK).unlink(missing_ok=True)  # of another commit; what it says is in the run-cache too
 
 
 def push() -> bool:

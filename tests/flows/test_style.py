@@ -98,8 +98,8 @@ def test_another_machines_work_is_fetched(toy, flow, monkeypatch):
     toy.run("git", "clone", "-q", str(toy.folder), str(other))
     assert set(flow(["oil"], remote=True)[1].values()) == {"Ran"}
     monkeypatch.chdir(other)
-    # git keeps evaluate's figures, so the remote has them not: that stage runs, nothing is trained twice
-    assert flow(["oil"], remote=True)[1] == dict(zip(ALL[:3], ["Restored", "Restored", "Ran"], strict=True))
+    # evaluate too, whose figures git keeps: `dvc push` alone would leave them out
+    assert flow(["oil"], remote=True)[1] == dict.fromkeys(ALL[:3], "Restored")
 
 
 def test_without_mlflow_a_run_is_whole(flow, prefect, monkeypatch):

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from flows import tree
+from flows.style import style
+from flows.team import submit, team
 from tests.flows import services
 from tests.flows.conftest import Toy
 
@@ -15,19 +18,19 @@ STAGES = ("caption", "train-aclora", "evaluate")
 
 
 class Clones(Toy):
-    """The coordinator's clone of a toy with eight styles, and others of the same origin beside it."""
+    """The coordinator's clone of a toy with many styles, and others of the same origin beside it."""
 
-    def __init__(self, folder: Path, remote: str, keyfile: str | None = None):
+    def __init__(self, folder: Path, remote: str, key: str | None = None, styles: list[str] = STYLES):
         super().__init__(folder)
-        self.keyfile = keyfile
+        self.key = key
         entries = "".join(
-            f"  {s}: {{pictures: pictures/{s}, trigger: zxq style, reference: pictures/{s}}}\n" for s in STYLES
+            f"  {s}: {{pictures: pictures/{s}, trigger: zxq style, reference: pictures/{s}}}\n" for s in styles
         )
         lines = (folder / "params.yaml").read_text().splitlines(keepends=True)
         (folder / "params.yaml").write_text("styles:\n" + entries + "".join(lines[3:]))
-        for style in STYLES:
-            (folder / "pictures" / style).mkdir(exist_ok=True)
-            (folder / "pictures" / style / "1.png").write_text(style)
+        for one in styles:
+            (folder / "pictures" / one).mkdir(exist_ok=True)
+            (folder / "pictures" / one / "1.png").write_text(one)
         self.run("dvc", "remote", "add", "-q", "--default", "shared", remote)
         self.commit()
         self.origin = folder.parent / "origin.git"
@@ -39,8 +42,8 @@ class Clones(Toy):
 
     def unlock(self, folder: Path) -> None:
         """The key of a remote over SSH: a clone's own affair."""
-        if self.keyfile:
-            self.run("dvc", "--cd", str(folder), "remote", "modify", "--local", "shared", "keyfile", self.keyfile)
+        if self.key:
+            self.run("dvc", "--cd", str(folder), "remote", "modify", "--local", "shared", "keyfile", self.key)
 
     def clone(self, name: str) -> Path:
         """Another clone."""
@@ -82,7 +85,7 @@ def test_eight_styles_two_workers_one_lock(clones, servers):
 
     # each stage of each style ran once, in one of the workers' clones, and both had some
     states = Counter((t["name"], t["state"]["name"]) for t in servers.ask("task_runs/filter") if "@" in t["name"])
-    assert states == Counter({(f"{stage}@{style}", "Ran"): 1 for stage in STAGES for style in STYLES})
+    assert states == Counter({(f"{stage}@{one}", "Ran"): 1 for stage in STAGES for one in STYLES})
     trained = {f.name: sorted(f.glob(".cache/training/*/history.jsonl")) for f in (*others, clones.folder)}
     assert not trained.pop("coordinator")
     assert min(map(len, trained.values())) >= 1
@@ -94,10 +97,77 @@ def test_eight_styles_two_workers_one_lock(clones, servers):
     assert clones.run("git", "log", "origin/main", "-1", "--format=%s").stdout == f"team: {', '.join(STYLES)}\n"
     assert clones.run("dvc", "status").stdout.strip().endswith("up to date.")
     lock = (clones.folder / "dvc.lock").read_text()
-    for style in STYLES:
-        assert json.loads((clones.folder / f"metrics/{style}/scores.json").read_text()) == {"kid": 1 / 3}
-        assert all(f"{stage}@{style}:" in lock for stage in STAGES)
+    for one in STYLES:
+        assert json.loads((clones.folder / f"metrics/{one}/scores.json").read_text()) == {"kid": 1 / 3}
+        assert all(f"{stage}@{one}:" in lock for stage in STAGES)
     assert "run here" not in said
+    if clones.key:
+        return
 
-    again = clones.run("python", "-m", "flows.start", "team", "--watch", env=servers.env("start")).stdout
-    assert "Completed: 0 of 0 styles by the workers; 0 stages ran" in again
+    # what fails on a worker is said, what does not is gathered all the same; nothing else is run
+    (clones.folder / "pictures/oil/bad.png").touch()
+    (clones.folder / "pictures/ink/2.png").write_text("another")
+    clones.commit()
+    clones.run("git", "push", "-q")
+    said = clones.run("python", "-m", "flows.start", "team", "--watch", env=servers.env("start"), check=False).stdout
+    assert "Failed: 1 of 2 styles by the workers, committed " in said, said
+    why = "caption@oil: pictures/oil/bad.png is no picture: remove it"
+    assert f"; oil: Failed, 1 failed, 2 notrun. {why}\n" in said
+    assert clones.run("git", "log", "origin/main", "-1", "--format=%s").stdout == "team: ink\n"
+    stale = json.loads(clones.run("dvc", "status", "--json").stdout)
+    assert set(stale) == {"caption@oil"}
+
+
+@pytest.fixture
+def pair(tmp_path, monkeypatch) -> Clones:
+    """Two clones of a project of two styles; the current folder is the other one."""
+    clones = Clones(tmp_path / "coordinator", str(tmp_path / "shared"), styles=STYLES[:2])
+    monkeypatch.chdir(clones.clone("other"))
+    return clones
+
+
+def test_a_worker_goes_to_the_coordinators_commit(pair, prefect):
+    def at(commit):
+        state = style(["oil"], remote=True, commit=commit, return_state=True)
+        return state, prefect.tasks(str(state.state_details.flow_run_id))
+
+    first = pair.run("git", "rev-parse", "HEAD").stdout.strip()
+    state, tasks = at(first)
+    assert state.is_completed(), state.message
+    assert tasks == {f"{stage}@oil": "Ran" for stage in STAGES}
+    pair.edit("params.yaml", "seed: 0", "seed: 1")
+    pair.commit()
+    pair.run("git", "push", "-q")
+    second = pair.run("git", "rev-parse", "HEAD").stdout.strip()
+    assert at(second)[1] == {"caption@oil": "Restored", "train-aclora@oil": "Ran", "evaluate@oil": "Ran"}
+    assert tree.git("rev-parse", "HEAD").strip() == second
+
+    Path("notes").touch()
+    state, tasks = at(first)
+    assert state.message.startswith("the work tree is dirty: notes; a run for the team starts from a commit")
+    assert not tasks
+
+
+def test_bad_input_starts_nothing(pair, prefect, monkeypatch):
+    monkeypatch.chdir(pair.folder)
+
+    def message(*args):
+        return team(*args, return_state=True).message
+
+    assert message(["oyl"]).startswith("style 'oyl' is unknown")
+    assert message(None, 2) == "margin = 2.0: must be between 0 and 1"
+    pair.edit("params.yaml", "seed: 0", "seed: 1")
+    assert message().startswith("the work tree is dirty: params.yaml; team starts from a commit")
+    pair.commit()
+    assert message().endswith("is in no branch of a git remote, workers cannot get it: git push first")
+    pair.run("dvc", "remote", "remove", "shared")
+    assert message().startswith("remote is true and DVC has no default remote")
+
+
+def test_a_run_under_way_is_joined(pair, prefect):
+    """A coordinator that is started again does not have a style trained a second time."""
+    given = {"styles": ["oil"], "remote": True, "commit": "c" * 40}
+    first = submit("oil", "c" * 40)
+    assert first.parameters == given
+    assert submit("oil", "c" * 40).id == first.id
+    assert submit("ink", "c" * 40).id != first.id

@@ -43,3 +43,42 @@ def test_a_branch_is_forwarded_and_never_merged(toy):
     toy.run("git", "-C", str(other), "push", "-q")
     with pytest.raises(InputError, match=r"^git pull: "):
         tree.pull()
+
+
+def test_a_commit_that_others_can_get(toy):
+    with pytest.raises(InputError, match=r"^commit .{7} is in no branch of a git remote, .*: git push first"):
+        tree.shared()
+    assert not tree.push()
+    bare, other = toy.folder.parent / "origin.git", toy.folder.parent / "other"
+    toy.run("git", "clone", "-q", "--bare", ".", str(bare))
+    toy.run("git", "clone", "-q", str(bare), str(other))
+    toy.run("git", "remote", "add", "origin", str(bare))
+    toy.run("git", "fetch", "-q")
+    toy.run("git", "branch", "-q", "-u", "origin/main")
+    toy.run("git", "commit", "--allow-empty", "-qm", "ours")
+    assert tree.push()
+    commit = tree.shared()
+    toy.run("git", "-C", str(other), "fetch", "-q")
+    assert toy.run("git", "-C", str(other), "log", "-1", "--format=%H", "origin/main").stdout == f"{commit}\n"
+
+
+def test_a_checkout_puts_back_what_dvc_made(toy):
+    first = tree.git("rev-parse", "HEAD").strip()
+    toy.run("dvc", "repro", "evaluate@oil")
+    tree.commit(graph.outs(), "all")
+    toy.edit("params.yaml", "seed: 0", "seed: 1")
+    toy.commit()
+    toy.run("dvc", "repro", "evaluate@oil")  # dvc.lock and a file that git keeps differ now
+    tree.check_out("main")
+    assert tree.git("status", "--porcelain") == ""
+    tree.check_out(first)
+    assert not (toy.folder / "dvc.lock").exists()
+    with pytest.raises(InputError, match=r"^git checkout: "):
+        tree.check_out("c" * 40)
+
+
+def test_one_run_at_a_time(toy):
+    with tree.alone(), pytest.raises(InputError, match="every worker needs a clone of its own"), tree.alone():
+        pass
+    with tree.alone():
+        pass
