@@ -2,6 +2,7 @@
 
 import contextlib
 import getpass
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 from flows import process
 from tests.flows.conftest import environment, free_port, until
 
-PASSWORD = "a secret"
+PASSWORD = "opensesame"
 
 
 def needed(program: str, package: str) -> str:
@@ -27,6 +28,13 @@ def needed(program: str, package: str) -> str:
             pytest.fail(f"{program} is missing: apt install {package}")
         pytest.skip(f"{program} is not installed (Debian: apt install {package})")
     return found
+
+
+def needed_module(name: str) -> None:
+    """As `needed`, for a package of the extra `team`."""
+    if importlib.util.find_spec(name) is None:
+        why = f"{name} is not installed: pip install -c requirements.lock -e '.[team]'"
+        pytest.fail(why) if os.environ.get("CI") else pytest.skip(why)
 
 
 def answers(address: str) -> Callable[[], bool]:
@@ -60,7 +68,7 @@ class Postgres:
         self.port = port
 
     def url(self, driver: str, database: str) -> str:
-        return f"postgresql+{driver}://postgres:{PASSWORD.replace(' ', '%20')}@127.0.0.1:{self.port}/{database}"
+        return f"postgresql+{driver}://postgres:{PASSWORD}@127.0.0.1:{self.port}/{database}"
 
     def run(self, program: str, *args: str) -> subprocess.CompletedProcess:
         """One of Postgres' client programs, as the superuser."""

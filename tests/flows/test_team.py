@@ -59,7 +59,7 @@ def clones(request, tmp_path):
     if request.param == "folder":
         yield Clones(tmp_path / "coordinator", str(tmp_path / "shared"))
         return
-    pytest.importorskip("dvc_ssh", reason="dvc-ssh is not installed: pip install -c requirements.lock -e '.[team]'")
+    services.needed_module("dvc_ssh")
     with services.sshd(tmp_path) as (url, key):
         yield Clones(tmp_path / "coordinator", url, key)
 
