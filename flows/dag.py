@@ -72,6 +72,8 @@ def run(styles: list[str] | None, remote: bool) -> list[Result]:
             )
             why = state.message or "" if state.name not in DONE else ""
             results[stage.name] = Result(stage, state.name, time.monotonic() - start, why)
+    if ran := [name for name, r in results.items() if r.outcome == "Ran"]:
+        graph.remember(ran)
     if remote and (here := [name for name, r in results.items() if r.outcome in ("Ran", "Restored")]):
         push(here)  # Restored: a run that crashed had not pushed it yet
     return list(results.values())

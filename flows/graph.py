@@ -85,8 +85,16 @@ def moved(styles: list[str]) -> list[str]:
     return [name for name in styles if name in found or None in found]
 
 
+def remember(names: list[str]) -> None:
+    """Enter stages that ran into the run-cache: DVC leaves out those with an out that git keeps (`cache: false`)."""
+    with _repo() as repo:
+        for stage in repo.index.stages:
+            if stage.addressing in names:
+                repo.stage_cache.save(stage)
+
+
 def push_kept(names: list[str]) -> None:
-    """Push what git keeps of the stages' outs (`cache: false`), which `dvc push` leaves out.
+    """Push what git keeps of the stages' outs, which `dvc push` leaves out.
 
     The run-cache names these too: where the remote has them not, `dvc repro --pull` runs the stage a second time.
     Raises `InputError` where the remote refuses.

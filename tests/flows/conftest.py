@@ -40,12 +40,15 @@ STAGE = """\
       deps: [{name}.py, {dep}]
       {rest}
 """
+KEPT = """\
+metrics: [{'metrics/${key}/scores.json': {cache: false}}]
+      outs: [{'metrics/${key}/pages': {cache: false}}]"""
 PIPELINE = "stages:\n" + "".join(
     STAGE.format(name=name, dep=dep, rest=rest)
     for name, dep, rest in (
         ("caption", "'${item.pictures}'", "outs: ['captions/${key}.txt']"),
         ("train-aclora", "'captions/${key}.txt'", "params: [train]\n      outs: ['adapters/${key}']"),
-        ("evaluate", "'adapters/${key}'", "metrics: [{'metrics/${key}/scores.json': {cache: false}}]"),
+        ("evaluate", "'adapters/${key}'", KEPT),
     )
 )
 SCRIPT = """\
@@ -86,6 +89,8 @@ BODIES = {
     train = json.loads(Path("adapters", style, "weights").read_text())
     Path("metrics", style).mkdir(parents=True, exist_ok=True)
     Path("metrics", style, "scores.json").write_text(json.dumps({"kid": 1 / (1 + train["epochs"] + train["seed"])}))
+    Path("metrics", style, "pages").mkdir()
+    Path("metrics", style, "pages", "1.txt").write_text(style)
 """,
 }
 

@@ -12,7 +12,7 @@ def test_what_dvc_makes_is_no_dirt(toy):
     commit = tree.commit(graph.outs(), "retrain: all")
     assert toy.run("git", "log", "-1", "--format=%h %s").stdout == f"{commit} retrain: all\n"
     kept = toy.run("git", "show", "--name-only", "--format=").stdout.split()
-    scores = {"metrics/ink/scores.json", "metrics/oil/scores.json"}
+    scores = {f"metrics/{style}/{file}" for style in ("ink", "oil") for file in ("scores.json", "pages/1.txt")}
     assert set(kept) == {"dvc.lock", "captions/.gitignore", "adapters/.gitignore"} | scores
     assert tree.commit(graph.outs(), "again") is None
 
