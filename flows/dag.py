@@ -50,7 +50,8 @@ def run(styles: list[str] | None, remote: bool) -> list[Result]:
     """Run the stages of `styles` (None: the whole graph) as Prefect tasks, style after style.
 
     A stage that fails keeps those that need it from running, and nothing else. With `remote` a stage is fetched from
-    the remote's run-cache where that has it, and the run-cache is pushed in the end.
+    the remote's run-cache where that has it, and the run-cache is pushed in the end; where that fails, the last
+    result says so.
     """
     results, states = {}, {}
     for _, group in itertools.groupby(stages(styles), key=lambda s: s.style or s.name):
@@ -75,7 +76,9 @@ def run(styles: list[str] | None, remote: bool) -> list[Result]:
     if ran := [name for name, r in results.items() if r.outcome == "Ran"]:
         graph.remember(ran)
     if remote and (here := [name for name, r in results.items() if r.outcome in ("Ran", "Restored")]):
-        push(here)  # Restored: a run that crashed had not pushed it yet
+        state = push(here, return_state=True)  # Restored: a run that crashed had not pushed it yet
+        if not state.is_completed():
+            results["push"] = Result(Stage("push", (), None), "Failed", 0.0, state.message or "")
     return list(results.values())
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -141,6 +142,13 @@ def test_a_worker_goes_to_the_coordinators_commit(pair, prefect):
     second = pair.run("git", "rev-parse", "HEAD").stdout.strip()
     assert at(second)[1] == {"caption@oil": "Restored", "train-aclora@oil": "Ran", "evaluate@oil": "Ran"}
     assert tree.git("rev-parse", "HEAD").strip() == second
+
+    # results that nobody can fetch are no success: the coordinator would run it all again
+    shutil.rmtree(pair.folder.parent / "shared")
+    (pair.folder.parent / "shared").touch()
+    state, _ = at(first)
+    assert state.is_failed()
+    assert "1 failed. push: " in state.message
 
     Path("notes").touch()
     state, tasks = at(first)
