@@ -28,7 +28,7 @@ def long(site):
 def test_what_is_deployed(site):
     assert f"Prefect   http://127.0.0.1:{site.port}" in site.said
     found = {d["name"]: d for d in site.get("deployments/filter")}
-    assert set(found) == {"style", "retrain", "sweep"}
+    assert set(found) == {"style", "retrain", "sweep", "team"}
     for deployment in found.values():
         assert deployment["work_pool_name"] == "gpu"
         assert deployment["description"]
