@@ -29,8 +29,8 @@ def test_what_is_deployed(site):
     assert f"Prefect   http://127.0.0.1:{site.port}" in site.said
     found = {d["name"]: d for d in site.get("deployments/filter")}
     assert set(found) == {"style", "retrain", "sweep", "team"}
-    for deployment in found.values():
-        assert deployment["work_pool_name"] == "gpu"
+    for name, deployment in found.items():
+        assert deployment["work_pool_name"] == ("coordinator" if name == "team" else "gpu")
         assert deployment["description"]
         assert str(site.folder) not in str(deployment["pull_steps"])  # each worker has its own clone
     assert [s["active"] for s in found["retrain"]["schedules"]] == [False]
@@ -58,6 +58,7 @@ def test_a_schedule_creates_runs(site):
         httpx.delete(f"{site.api}/deployments/{deployment['id']}/schedules/{made['id']}")
 
 
+@pytest.mark.slow
 def test_a_worker_runs_it_and_a_second_start_changes_nothing(site):
     pids = {name: site.pid(name) for name in ("prefect", "gpu-0")}
     site.start()

@@ -269,6 +269,7 @@ def dom(browser, page, profile):
     return found if "Metrics" in found and "fingerprint" in found else None
 
 
+@pytest.mark.slow
 def test_a_training_shows_itself_while_it_trains_and_its_outs_are_the_same(done, tmp_path, monkeypatch):
     """Tracking on, off (how `done` was trained), and to a server that is not there: the same bytes."""
     project = copied(done, tmp_path / "project")

@@ -64,14 +64,8 @@ def kept(project) -> list[str]:
     return sorted(f.name for f in (project.folder / ".cache/training").glob("*/*.safetensors"))
 
 
-@pytest.mark.parametrize(
-    ("point", "nth", "stand"),
-    [
-        ("restart", 2, 2),
-        pytest.param("write", 3, 4, marks=pytest.mark.slow),
-        pytest.param("rename", 2, 2, marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("point", "nth", "stand"), [("restart", 2, 2), ("write", 3, 4), ("rename", 2, 2)])
 def test_killed_at_a_failpoint_it_goes_on(small, whole, point, nth, stand):
     process = start(small, "tests.pipeline.kill_at", point, str(nth), "watercolor")
     assert process.communicate(timeout=DEADLINE) is not None
