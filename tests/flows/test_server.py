@@ -33,7 +33,8 @@ def test_what_is_deployed(site):
         assert deployment["work_pool_name"] == ("coordinator" if name == "team" else "gpu")
         assert deployment["description"]
         assert str(site.folder) not in str(deployment["pull_steps"])  # each worker has its own clone
-    assert [s["active"] for s in found["retrain"]["schedules"]] == [False]
+    for name in ("retrain", "team"):
+        assert [s["active"] for s in found[name]["schedules"]] == [False]
     assert found["retrain"]["concurrency_options"]["collision_strategy"] == "ENQUEUE"
     pool = site.get("work_pools/gpu")
     assert (pool["type"], pool["concurrency_limit"]) == ("process", 1)

@@ -127,6 +127,7 @@ def pair(tmp_path, monkeypatch) -> Clones:
     return clones
 
 
+@pytest.mark.slow
 def test_a_worker_goes_to_the_coordinators_commit(pair, prefect):
     def at(commit):
         state = style(["oil"], remote=True, commit=commit, return_state=True)
