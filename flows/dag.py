@@ -38,10 +38,13 @@ class Result:
 def begin() -> None:
     """To be called first by a flow: it ends with its worker; started five times, it is not started again.
 
+    What a dvc that was killed has left half-written is removed.
+
     Raises `InputError`.
     """
     if "PREFECT__FLOW_RUN_ID" in os.environ:
         process.die_with_parent()
+    process.mend_lock(get_run_logger().info)
     if (runtime.flow_run.run_count or 0) > MOST_STARTS:
         raise InputError(f"the run crashed {MOST_STARTS} times: see its log, then start another")
 

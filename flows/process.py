@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import json
 import os
 import select
 import signal
@@ -10,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import psutil
 
@@ -29,15 +31,43 @@ def die_with_parent() -> None:
 def environment() -> dict[str, str]:
     """Of a child: this Python's commands first on the path, stages that end with whoever started them."""
     path = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)])
-    return os.environ | {"PATH": path, "ACLORA_DIE_WITH_PARENT": "1", "PYTHONUNBUFFERED": "1"}
+    # Threads that spin while they wait make a training beside a server and its workers several times slower.
+    patient = {"OMP_WAIT_POLICY": "PASSIVE"}
+    return patient | os.environ | {"PATH": path, "ACLORA_DIE_WITH_PARENT": "1", "PYTHONUNBUFFERED": "1"}
 
 
 def dvc(*args: str, log: Callable[[str], None], tick: Callable[[], None] | None = None) -> tuple[int, list[str]]:
     """Run dvc, which waits for the repository's lock where another one holds it; exit status and lines of output.
 
     Each line goes to `log` as it comes, of a progress bar what it showed last; `tick` is called every 2 seconds.
-    Whatever ends this function, an exception of a cancelled run too, ends dvc and all that it started.
+    Whatever ends this function, an exception of a cancelled run too, ends dvc and all that it started. Where a dvc that
+    was killed has left half of its lock file, that is removed and dvc started again.
     """
+    status, lines = _dvc(args, log, tick)
+    if status and any("RWLock-file" in line and "corrupted" in line for line in lines):
+        mend_lock(log)
+        status, lines = _dvc(args, log, tick)
+    return status, lines
+
+
+def mend_lock(log: Callable[[str], None]) -> None:
+    """Where a dvc that was killed has left half of its table of locks, remove that: no other dvc would start."""
+    from dvc.lock import make_lock
+
+    table = Path(".dvc/tmp/rwlock")
+    if not table.exists():
+        return
+    with make_lock(f"{table}.lock", tmp_dir=str(table.parent)):  # nobody is writing it
+        try:
+            json.loads(table.read_text(encoding="utf-8"))
+        except FileNotFoundError:  # another run was faster
+            return
+        except ValueError:
+            table.unlink()
+            log(f"a dvc that was killed had left half of {table}: removed")
+
+
+def _dvc(args, log, tick):
     if STOPPED.is_set():
         raise RuntimeError("the run is ending: dvc is not started any more")
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", *args]
@@ -84,10 +114,13 @@ def _follow(child, say, tick):
 
 
 def end(pid: int) -> None:
-    """End a process and its descendants: asked first, killed after 8 seconds. One that is gone is no error."""
+    """End a process and its descendants: asked first, killed after 8 seconds. One that is gone is no error.
+
+    The parent goes first: a dvc that sees its stage end begins to write, and must not be stopped half-way.
+    """
     with contextlib.suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
-        family = [*process.children(recursive=True), process]
+        family = [process, *process.children(recursive=True)]
         for member in family:
             with contextlib.suppress(psutil.NoSuchProcess):
                 member.terminate()

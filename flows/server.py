@@ -22,7 +22,7 @@ POOL = "gpu"
 COORDINATOR = "coordinator"
 DEADLINE = 120.0  # seconds for a server to answer
 QUIET = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
-SILENCE = timedelta(minutes=5)
+SILENCE = 300  # seconds; heartbeats come every 30
 
 
 def main() -> int:
@@ -33,12 +33,18 @@ def main() -> int:
     begin.add_argument("--prefect-port", type=int, default=4200)
     begin.add_argument("--mlflow-port", type=int, default=5000)
     begin.add_argument("--workers", type=int, default=1, help="one for each GPU; CUDA_VISIBLE_DEVICES counts them")
+    begin.add_argument(
+        "--silence",
+        type=int,
+        default=SILENCE,
+        help="after so many seconds without a heartbeat a run has crashed (300; set by the first start)",
+    )
     commands.add_parser("stop", help="stop what `start` started here, and nothing else")
     commands.add_parser("deploy", help="pool, deployments and automations for the server at PREFECT_API_URL")
     args = parser.parse_args()
     try:
         if args.command == "start":
-            start(args.prefect_port, args.mlflow_port, args.workers)
+            start(args.prefect_port, args.mlflow_port, args.workers, args.silence)
         elif args.command == "stop":
             stop()
         else:
@@ -49,10 +55,12 @@ def main() -> int:
     return 0
 
 
-def start(prefect_port: int, mlflow_port: int, workers: int) -> None:
+def start(prefect_port: int, mlflow_port: int, workers: int, silence: int = SILENCE) -> None:
     """Start the servers, deploy, start the workers. Raises `InputError` for a port in use and a server that ends."""
     if workers < 1:
         raise InputError(f"WORKERS = {workers}: must be at least 1")
+    if silence < 60:
+        raise InputError(f"--silence {silence}: must be at least 60 s, heartbeats come every 30")
     FOLDER.mkdir(exist_ok=True)
     prefect = f"http://{HOST}:{prefect_port}"
     os.environ |= QUIET | {
@@ -73,7 +81,7 @@ def start(prefect_port: int, mlflow_port: int, workers: int) -> None:
         os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
         _serve("mlflow", command, mlflow_port, "MLFLOW_PORT", f"{tracking}/health")
         os.environ["MLFLOW_TRACKING_URI"] = tracking
-    deploy(workers)
+    deploy(workers, silence)
     gpus = [g for g in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if g] or [str(i) for i in range(workers)]
     if len(gpus) < workers:
         raise InputError(f"WORKERS = {workers}: CUDA_VISIBLE_DEVICES names {len(gpus)} GPU: one worker each")
@@ -103,25 +111,36 @@ def stop() -> None:
     print(f"stopped: {', '.join(stopped)}" if stopped else "nothing was running")
 
 
-def deploy(workers: int | None = None) -> None:
+def deploy(workers: int | None = None, silence: int = SILENCE) -> None:
     """The work pools, the deployments of prefect.yaml, and the automations that start a crashed run again.
 
     Raises `InputError` where the server does not answer or refuses.
     """
-    for pool in (POOL, COORDINATOR):
-        if _prefect("work-pool", "inspect", pool, check=False).returncode:
-            _prefect("work-pool", "create", pool, "--type", "process")
-    if workers:
-        _prefect("work-pool", "set-concurrency-limit", POOL, str(workers))
+    import httpx
+    from prefect import get_client
+    from prefect.client.schemas.actions import WorkPoolUpdate
+    from prefect.settings import PREFECT_API_URL
+
+    if not PREFECT_API_URL.value():
+        raise InputError("no Prefect server is known: set PREFECT_API_URL")
+    try:
+        with get_client(sync_client=True) as client:  # Prefect's commands take seconds each to start
+            there = {pool.name for pool in client.read_work_pools()}
+            for pool in {POOL, COORDINATOR} - there:
+                _prefect("work-pool", "create", pool, "--type", "process")
+            if workers:
+                client.update_work_pool(POOL, WorkPoolUpdate(concurrency_limit=workers))
+    except httpx.HTTPError as error:
+        raise InputError(f"Prefect at {PREFECT_API_URL.value()}: {' '.join(str(error).split())}") from None
     _prefect("deploy", "--all")
-    automate()
+    automate(silence)
 
 
-def automate() -> None:
+def automate(silence: int) -> None:
     """Create both automations unless they are there.
 
     A run of the pool that crashed is scheduled again, the same run with the same parameters; one that has been silent
-    for five minutes has crashed.
+    for that many seconds has crashed.
     """
     from prefect.automations import Automation, EventTrigger, Posture
     from prefect.client.schemas.objects import StateType
@@ -138,10 +157,14 @@ def automate() -> None:
     heartbeat = "prefect.flow-run.heartbeat"
     crashed = EventTrigger(expect={"prefect.flow-run.Crashed"}, posture=Posture.Reactive, **of_the_pool)
     silent = EventTrigger(
-        after={heartbeat}, expect={heartbeat, *ends}, posture=Posture.Proactive, within=SILENCE, **of_the_pool
+        after={heartbeat},
+        expect={heartbeat, *ends},
+        posture=Posture.Proactive,
+        within=timedelta(seconds=silence),
+        **of_the_pool,
     )
     again = ChangeFlowRunState(state=StateType.SCHEDULED, name="AwaitingRetry", message="it crashed: started again")
-    lost = ChangeFlowRunState(state=StateType.CRASHED, message="silent for five minutes")
+    lost = ChangeFlowRunState(state=StateType.CRASHED, message=f"silent for {silence} seconds")
     for name, trigger, action in (("restart a crashed run", crashed, again), ("crash a silent run", silent, lost)):
         try:
             Automation.read(name=name)  # left as it is: while one is replaced, a crash goes unseen
@@ -165,17 +188,16 @@ def again() -> None:
             client.set_flow_run_state(run.id, AwaitingRetry(message="it crashed: started again"))
 
 
-def _prefect(*args, check=True):
+def _prefect(*args):
     done = subprocess.run(
         [sys.executable, "-m", "prefect", "--no-prompt", *args],
         capture_output=True,
         text=True,
         env=os.environ | QUIET | {"COLUMNS": "200"},
     )
-    if check and done.returncode:
+    if done.returncode:
         lines = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
         raise InputError(f"prefect {' '.join(args)}: {lines[-1] if lines else 'failed'}")
-    return done
 
 
 def _serve(name, command, port, knob, health):

@@ -177,10 +177,11 @@ def at_work(folder: Path, *words: str) -> list[psutil.Process]:
 class Site:
     """What `python -m flows.server start` started in a project's folder."""
 
-    def __init__(self, project, workers: int = 1, mlflow: bool = False):
+    def __init__(self, project, *arguments: str, workers: int = 1, mlflow: bool = False):
         self.project, self.folder = project, project.folder
         self.port = free_port()
         self.arguments = [f"--prefect-port={self.port}", f"--mlflow-port={free_port()}", f"--workers={workers}"]
+        self.arguments += arguments
         self.env = {} if mlflow else {"MLFLOW_TRACKING_URI": "sqlite:///nowhere.db"}
         self.said = self.start()
 
@@ -219,11 +220,16 @@ class Site:
         """A flow run's state."""
         return self.get(f"flow_runs/{run}")["state"]
 
-    def ended(self, run: str, seconds: float = 60) -> dict:
+    def ended(self, run: str, seconds: float = 300) -> dict:
         """Wait for a flow run's last state."""
         ends = ("COMPLETED", "FAILED", "CANCELLED")
         until(lambda: self.state(run)["type"] in ends, seconds, f"the run's end, but {self.state(run)}")
         return self.state(run)
+
+    def log(self, run: str) -> str:
+        """A flow run's state and the last lines of its log: what a failed assertion shows."""
+        told = self.get("logs/filter", logs={"flow_run_id": {"any_": [run]}}, sort="TIMESTAMP_DESC", limit=40)
+        return "\n".join([str(self.state(run)), *(line["message"] for line in reversed(told))])
 
     def tasks(self, run: str) -> dict[str, str]:
         """The outcome of every stage of a run by the stage's name; where it was started again, of the last start."""

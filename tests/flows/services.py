@@ -15,23 +15,13 @@ import pytest
 
 from flows import process
 from tests.flows.conftest import environment, free_port, until
+from tests.programs import needed
 
 PASSWORD = "opensesame"
 
 
-def needed(program: str, package: str) -> str:
-    """Where a program of Debian's is; skips without it, and fails where CI must have it."""
-    newest = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda p: float(p.parent.name), reverse=True)
-    found = shutil.which(program, path=os.pathsep.join([os.environ["PATH"], "/usr/sbin", *map(str, newest)]))
-    if found is None:
-        if os.environ.get("CI"):
-            pytest.fail(f"{program} is missing: apt install {package}")
-        pytest.skip(f"{program} is not installed (Debian: apt install {package})")
-    return found
-
-
 def needed_module(name: str) -> None:
-    """As `needed`, for a package of the extra `team`."""
+    """Skips without it, and fails where CI must have it, as `needed` does: for a package of the extra `team`."""
     if importlib.util.find_spec(name) is None:
         why = f"{name} is not installed: pip install -c requirements.lock -e '.[team]'"
         pytest.fail(why) if os.environ.get("CI") else pytest.skip(why)
@@ -73,14 +63,14 @@ class Postgres:
     def run(self, program: str, *args: str) -> subprocess.CompletedProcess:
         """One of Postgres' client programs, as the superuser."""
         here = {"PGHOST": "127.0.0.1", "PGPORT": str(self.port), "PGUSER": "postgres", "PGPASSWORD": PASSWORD}
-        command = [needed(program, "postgresql"), *args]
+        command = [needed(program, package="postgresql"), *args]
         return subprocess.run(command, env=os.environ | here, check=True, capture_output=True, text=True)
 
 
 @contextlib.contextmanager
 def postgres() -> Iterator[Postgres]:
     """A fresh Postgres; as root it runs as Debian's user `postgres`."""
-    server, initdb = needed("postgres", "postgresql"), needed("initdb", "postgresql")
+    server, initdb = needed("postgres", package="postgresql"), needed("initdb", package="postgresql")
     who = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.getuid() == 0 else {}
     with tempfile.TemporaryDirectory(prefix="aclora-postgres-") as name:
         folder = Path(name)
@@ -109,7 +99,7 @@ def ready(database: Postgres) -> bool:
 @contextlib.contextmanager
 def sshd(folder: Path) -> Iterator[tuple[str, str]]:
     """A private sshd that lets in a key of its own: the URL of a folder there, and the key's file."""
-    program, port = needed("sshd", "openssh-server"), free_port()
+    program, port = needed("sshd", package="openssh-server"), free_port()
     if os.getuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)  # an empty folder that sshd wants of root
     for key in ("host", "user"):

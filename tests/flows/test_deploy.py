@@ -149,6 +149,8 @@ def test_prefect_on_postgres_asks_for_the_password(tmp_path, database):
         assert ask("deployments", auth=("team", "guess")).status_code == 401
         refused = prefect("flows.server", "deploy")
         assert refused.returncode == 1
+        assert refused.stderr.startswith(f"error: Prefect at {address}/api: ")
+        assert "401" in refused.stderr
         secret = {"PREFECT_API_AUTH_STRING": SECRETS["PREFECT_USER_AND_PASSWORD"]}
         done = prefect("flows.server", "deploy", **secret)
         assert done.returncode == 0, done.stdout + done.stderr

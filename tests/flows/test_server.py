@@ -73,14 +73,14 @@ def test_a_worker_runs_it_and_a_second_start_changes_nothing(site):
 @pytest.mark.slow
 def test_a_killed_worker_leaves_nothing_behind_and_the_run_is_started_again(long):
     run = long.launch("style", 'styles=["oil"]')
-    until(lambda: training(long), 60, "the training")
+    until(lambda: training(long), 120, "the training")
     os.kill(long.pid("gpu-0"), signal.SIGKILL)
     until(lambda: not training(long) and not at_work(long.folder, "dvc"), 15, "no orphans")
 
     def states():
         return [s["name"] for s in long.get(f"flow_run_states/?flow_run_id={run}")]
 
-    until(lambda: states()[-2:] == ["Crashed", "AwaitingRetry"], 60, "another start")
+    until(lambda: states()[-2:] == ["Crashed", "AwaitingRetry"], 120, "another start")
     long.project.edit("params.yaml", "epochs: 3000", "epochs: 3")
     long.start()
     assert long.ended(run)["type"] == "COMPLETED"
@@ -90,7 +90,7 @@ def test_a_killed_worker_leaves_nothing_behind_and_the_run_is_started_again(long
 @pytest.mark.slow
 def test_cancelled_it_ends_within_fifteen_seconds(long):
     run = long.launch("style", 'styles=["oil"]')
-    until(lambda: training(long), 60, "the training")
+    until(lambda: training(long), 120, "the training")
     done = long.project.run("prefect", "flow-run", "cancel", run, env={"PREFECT_API_URL": long.api})
     assert "scheduled for" in done.stdout
     until(lambda: not training(long) and not at_work(long.folder, "dvc"), 15, "no process left")
@@ -147,23 +147,23 @@ def test_a_site_of_two_workers_from_start_to_stop(tmp_path):
 
         site.project.edit("params.yaml", "epochs: 2", "epochs: 400")
         first, second = (site.launch("style", 'styles=["oil"]') for _ in range(2))
-        until(lambda: [site.state(run)["type"] for run in (first, second)] == ["RUNNING"] * 2, 60, "both at work")
+        until(lambda: [site.state(run)["type"] for run in (first, second)] == ["RUNNING"] * 2, 120, "both at work")
         ends = [site.ended(run) for run in (first, second)]
         assert [end["type"] for end in ends] == ["COMPLETED"] * 2
         outcomes = sorted(site.tasks(run)["train-aclora@oil"] for run in (first, second))
         assert outcomes == ["Ran", "Unchanged"]
 
-        site.project.edit("params.yaml", "epochs: 400", "epochs: 1500")
+        site.project.edit("params.yaml", "epochs: 400", "epochs: 4000")  # longer than a server takes to come back
         run = site.launch("style", 'styles=["oil"]')
-        until(lambda: training(site), 60, "the training")
+        until(lambda: training(site), 120, "the training")
         os.kill(site.pid("prefect"), signal.SIGKILL)
         until(lambda: not at_work(site.folder, "prefect server start"), 10, "no server")
         site.start()
         assert training(site)
-        assert site.ended(run, 120)["type"] == "COMPLETED"
+        assert site.ended(run)["type"] == "COMPLETED"
 
         for worker in ("gpu-0", "gpu-1"):
-            os.kill(site.pid(worker), signal.SIGTERM)
+            os.kill(site.pid(worker), signal.SIGKILL)  # asked to end, one may wait a minute for a server that was away
         until(lambda: not at_work(site.folder, "prefect worker start"), 30, "no worker")
         until(
             lambda: "the run waits until one does" in site.project.run("python", "-m", "flows.start", "style").stdout,

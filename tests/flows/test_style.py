@@ -56,6 +56,14 @@ def test_a_failing_stage_leaves_the_other_style_and_says_why(toy, flow):
     assert flow()[1] == dict(zip(ALL, ["Ran"] * 3 + ["Unchanged"] * 3, strict=True))
 
 
+@pytest.mark.parametrize("left", ["", '{"write": {"/x": {"pid": 1'])
+def test_half_a_lock_file_of_a_killed_dvc_stops_no_run(toy, flow, left):
+    (toy.folder / ".dvc/tmp").mkdir(exist_ok=True)
+    (toy.folder / ".dvc/tmp/rwlock").write_text(left)
+    assert "corrupted" in toy.run("dvc", "repro", "caption@oil", check=False).stderr
+    assert flow(["oil"])[1] == dict.fromkeys(ALL[:3], "Ran")
+
+
 @pytest.mark.slow
 def test_what_a_stage_prints_stands_in_the_runs_log(flow, prefect):
     state, _, _ = flow(["oil"])

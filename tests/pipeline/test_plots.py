@@ -1,11 +1,11 @@
 """DVC's plots as a page that works without a network, looked at by a real browser."""
 
-import os
 import re
-import shutil
 import subprocess
 
 import pytest
+
+from tests.programs import needed_browser
 
 
 @pytest.fixture(scope="module")
@@ -23,11 +23,7 @@ def test_it_asks_no_server_for_anything(page):
 
 
 def test_a_browser_draws_the_curves(page):
-    browser = next((b for b in ("chromium", "chromium-browser", "google-chrome") if shutil.which(b)), None)
-    if browser is None:
-        if os.environ.get("CI"):
-            pytest.fail("chromium is missing: apt install chromium")
-        pytest.skip("chromium is not installed")
+    browser = needed_browser()
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=10000", "--dump-dom"]
     shown = subprocess.run([browser, *flags, page.as_uri()], capture_output=True, text=True, timeout=120).stdout
     assert len(re.findall(r"<(?:svg|canvas)[^>]*class=\"marks\"", shown)) >= 2

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import re
 import shutil
 import sqlite3
@@ -14,6 +13,7 @@ import yaml
 
 from aclora import records, tracking
 from tests.pipeline.conftest import SMALL, Project
+from tests.programs import needed_browser
 from tests.test_tracking import by, free_port, server
 
 STYLE = "watercolor"
@@ -236,11 +236,7 @@ def test_what_cannot_be_published_is_said_in_a_line(project):
 
 @pytest.mark.slow
 def test_two_runs_side_by_side_in_a_browser(project, tmp_path):
-    browser = next((b for b in ("chromium", "chromium-browser", "google-chrome") if shutil.which(b)), None)
-    if browser is None:
-        if os.environ.get("CI"):
-            pytest.fail("chromium is missing: apt install chromium")
-        pytest.skip("chromium is not installed")
+    browser = needed_browser()
     port = free_port()
     with server(tmp_path, port):
         there = {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}"}
