@@ -2,7 +2,7 @@
 
     python -m bench.tracking [--repeats 3] [--epochs 140]
 
-In a copy of the project, in turns, so that a machine that slows down slows all three; the shortest of each counts.
+In a copy of the project, in turns, so that a machine that slows down slows all three; the median of each counts.
 Seconds of the whole stage, start included. The first run with MLflow makes its database and is shown apart.
 """
 
@@ -10,6 +10,7 @@ import argparse
 import os
 import re
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -59,10 +60,11 @@ def main() -> None:
         for _ in range(asked.repeats):
             for way, (every, tracking) in WAYS.items():
                 took[way].append(train(folder, every, asked.epochs, tracking))
-    plain = min(took["plain"])
+    plain = statistics.median(took["plain"])
     for way, seconds in took.items():
         each = ", ".join(f"{s:.1f}" for s in seconds)
-        print(f"{way:24}{min(seconds):7.1f} s  {min(seconds) / plain - 1:+.1%}   ({each})")
+        median = statistics.median(seconds)
+        print(f"{way:24}{median:7.1f} s  {median / plain - 1:+.1%}   ({each})")
 
 
 if __name__ == "__main__":
