@@ -43,7 +43,7 @@ def begin() -> None:
     Raises `InputError`.
     """
     if "PREFECT__FLOW_RUN_ID" in os.environ:
-        process.die_with_parent()
+        process.end_with_parent()
     process.mend_lock(get_run_logger().info)
     if (runtime.flow_run.run_count or 0) > MOST_STARTS:
         raise InputError(f"the run crashed {MOST_STARTS} times: see its log, then start another")

@@ -19,6 +19,7 @@ TICK = 2.0  # seconds between two looks at what a child is doing
 GRACE = 8.0  # seconds that a child has to end itself before it is killed
 PR_SET_PDEATHSIG = 1
 STOPPED = threading.Event()
+ORPHANED = threading.Event()
 LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
@@ -26,6 +27,30 @@ def die_with_parent() -> None:
     """Linux: SIGTERM for this process as soon as its parent is gone, however that ended. Elsewhere nothing."""
     if LIBC is not None:
         LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def end_with_parent() -> None:
+    """For a flow: SIGTERM when its worker is gone, and whatever becomes of that signal, the end of all children.
+
+    Prefect makes an exception of the signal; one that is raised while a library catches everything is lost.
+    """
+    die_with_parent()
+    parent = os.getppid()
+
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(TICK / 2)
+        ORPHANED.set()
+        for child in psutil.Process().children():
+            end(child.pid)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _not_orphaned():
+    """Raise in the flow what the lost signal would have raised."""
+    if ORPHANED.is_set():
+        signal.raise_signal(signal.SIGTERM)
 
 
 def environment() -> dict[str, str]:
@@ -68,6 +93,7 @@ def mend_lock(log: Callable[[str], None]) -> None:
 
 
 def _dvc(args, log, tick):
+    _not_orphaned()
     if STOPPED.is_set():
         raise RuntimeError("the run is ending: dvc is not started any more")
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", *args]
@@ -90,7 +116,9 @@ def _dvc(args, log, tick):
     ) as child:
         try:
             _follow(child, say, tick or (lambda: None))
-            return child.wait(), lines
+            child.wait()
+            _not_orphaned()
+            return child.returncode, lines
         finally:
             if child.poll() is None:
                 end(child.pid)

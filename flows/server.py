@@ -89,6 +89,7 @@ def start(prefect_port: int, mlflow_port: int, workers: int, silence: int = SILE
         name = f"{POOL}-{i}"
         command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--limit", "1", "--name", name]
         _spawn(name, command, {"CUDA_VISIBLE_DEVICES": gpus[i]})
+    _online({f"{POOL}-{i}" for i in range(workers)})
     again()
     (FOLDER / "api").write_text(os.environ["PREFECT_API_URL"], encoding="utf-8")
     print(f"Prefect   {prefect}")
@@ -186,6 +187,18 @@ def again() -> None:
             flow_run_filter=filters.FlowRunFilter(state=crashed), work_pool_filter=of_the_pool
         ):
             client.set_flow_run_state(run.id, AwaitingRetry(message="it crashed: started again"))
+
+
+def _online(workers):
+    """Wait until the server has heard of these workers; a run that is started now would warn that there are none."""
+    from prefect import get_client
+
+    deadline = time.monotonic() + DEADLINE
+    with get_client(sync_client=True) as client:
+        while missing := workers - {w.name for w in client.read_workers_for_work_pool(POOL) if w.status == "ONLINE"}:
+            if time.monotonic() > deadline or not all(_running(name) for name in workers):
+                raise InputError(f"worker {min(missing)} does not start: see {FOLDER / min(missing)}.log")
+            time.sleep(0.2)
 
 
 def _prefect(*args):

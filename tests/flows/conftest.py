@@ -174,6 +174,18 @@ def at_work(folder: Path, *words: str) -> list[psutil.Process]:
     return found
 
 
+def none_left(folder: Path, *words: str, seconds: float = 15) -> None:
+    """Wait until no process in the folder has one of the words in its command; shows those that stay."""
+
+    def left():
+        return {p.pid: p for word in words for p in at_work(folder, word)}.values()
+
+    deadline = time.monotonic() + seconds
+    while found := left():
+        assert time.monotonic() < deadline, f"after {seconds} s: {[p.as_dict(['cmdline', 'status']) for p in found]}"
+        time.sleep(0.1)
+
+
 class Site:
     """What `python -m flows.server start` started in a project's folder."""
 

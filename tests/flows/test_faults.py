@@ -7,7 +7,7 @@ import signal
 import pytest
 import yaml
 
-from tests.flows.conftest import Site, at_work, until
+from tests.flows.conftest import Site, at_work, none_left, until
 from tests.pipeline.conftest import copy
 
 ADAPTER = "models/adapters/watercolor/pytorch_lora_weights.safetensors"
@@ -69,7 +69,7 @@ def test_killed_while_training_it_ends_with_the_same_bytes(site, expected, victi
     flow = at_work(site.folder, "prefect.engine")[0].pid
     for pid in [site.pid("gpu-0")] * ("worker" in victim) + [flow] * ("flow" in victim):
         os.kill(pid, signal.SIGKILL)
-    until(lambda: not training(site) and not at_work(site.folder, "dvc", "repro"), 15, "no orphans")
+    none_left(site.folder, "stages.train_aclora", "dvc")
     site.start()  # the worker, where it is gone
 
     def states():

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from tests.flows.conftest import Site, Toy, at_work, until
+from tests.flows.conftest import Site, Toy, at_work, none_left, until
 
 RAN = dict.fromkeys(["caption@oil", "train-aclora@oil", "evaluate@oil"], "Ran")
 
@@ -64,6 +64,7 @@ def test_a_worker_runs_it_and_a_second_start_changes_nothing(site):
     pids = {name: site.pid(name) for name in ("prefect", "gpu-0")}
     site.start()
     assert {name: site.pid(name) for name in ("prefect", "gpu-0")} == pids
+    assert [w["status"] for w in site.get("work_pools/gpu/workers/filter")] == ["ONLINE"]
     first, second = (site.launch("style", 'styles=["oil"]') for _ in range(2))
     assert site.ended(first)["type"] == site.ended(second)["type"] == "COMPLETED"
     assert site.tasks(first) == RAN
@@ -75,7 +76,7 @@ def test_a_killed_worker_leaves_nothing_behind_and_the_run_is_started_again(long
     run = long.launch("style", 'styles=["oil"]')
     until(lambda: training(long), 120, "the training")
     os.kill(long.pid("gpu-0"), signal.SIGKILL)
-    until(lambda: not training(long) and not at_work(long.folder, "dvc"), 15, "no orphans")
+    none_left(long.folder, "train-aclora.py", "dvc")
 
     def states():
         return [s["name"] for s in long.get(f"flow_run_states/?flow_run_id={run}")]
@@ -93,7 +94,7 @@ def test_cancelled_it_ends_within_fifteen_seconds(long):
     until(lambda: training(long), 120, "the training")
     done = long.project.run("prefect", "flow-run", "cancel", run, env={"PREFECT_API_URL": long.api})
     assert "scheduled for" in done.stdout
-    until(lambda: not training(long) and not at_work(long.folder, "dvc"), 15, "no process left")
+    none_left(long.folder, "train-aclora.py", "dvc")
     assert long.ended(run)["type"] == "CANCELLED"
 
 
