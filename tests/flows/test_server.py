@@ -154,7 +154,7 @@ def test_a_site_of_two_workers_from_start_to_stop(tmp_path):
         outcomes = sorted(site.tasks(run)["train-aclora@oil"] for run in (first, second))
         assert outcomes == ["Ran", "Unchanged"]
 
-        site.project.edit("params.yaml", "epochs: 400", "epochs: 4000")  # longer than a server takes to come back
+        site.project.edit("params.yaml", "epochs: 400", "epochs: 3000")  # longer than a server takes to come back
         run = site.launch("style", 'styles=["oil"]')
         until(lambda: training(site), 120, "the training")
         os.kill(site.pid("prefect"), signal.SIGKILL)
