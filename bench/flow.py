@@ -75,7 +75,7 @@ def dvc_alone(folder: Path, style: str) -> float:
     code = f"""
 import time
 start = time.monotonic()
-from flows.graph import changed, stages
+from flows.dvc_graph import changed, stages
 assert not changed([s.name for s in stages([{style!r}])])
 print(time.monotonic() - start)
 """

@@ -2,7 +2,7 @@
 
     python -m bench.restart [--device cuda] [--ranks 64 128]
 
-Ours is `aclora.restart.restart` on the factors. "svd" is the same operation with a `torch.linalg.svd` of each matrix
+Ours is `lora.restart.restart` on the factors. "svd" is the same operation with a `torch.linalg.svd` of each matrix
 in its own float32, the noise drawn and the norms taken as ours does; "svd float64" with the precision that ours has.
 "dense" is `torch.linalg.svd` of ΔW alone: one layer of each shape, extrapolated to all, with one thread. On a CPU the
 two others too are measured on every n-th layer and multiplied: the column "of" says on how many. Each time is the
@@ -22,8 +22,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from aclora.restart import Factors, restart
-from aclora.spectra import gram_eig, signal_index
+from aclora.lora.restart import Factors, restart
+from aclora.lora.spectra import gram_eig, signal_index
 
 P = 0.8
 # Of the public configurations of runwayml/stable-diffusion-v1-5 and stabilityai/stable-diffusion-xl-base-1.0: widths

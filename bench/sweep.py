@@ -33,28 +33,30 @@ def run(spec: str, style: str, seed: int, epochs: int) -> dict:
     from accelerate import Accelerator
     from accelerate.utils import set_seed
 
-    from aclora import adapters, backbone, params
-    from aclora.captioning import with_trigger
-    from aclora.dataset import read_pictures
-    from aclora.evaluation import evaluate
-    from aclora.metrics.encoders.judge import vocabulary
-    from aclora.sampling import Generate, read_prompts, sample
-    from aclora.training import Diffusion, Encoded, Train, fit
+    from aclora.core import params
+    from aclora.core.method import method_named
+    from aclora.data.captions import with_trigger
+    from aclora.data.pictures import read_pictures
+    from aclora.evaluation.evaluate import evaluate
+    from aclora.models import stable_diffusion as backbone
+    from aclora.models.sampling import GenerateConfig, read_prompts, sample
+    from aclora.training.loop import Diffusion, Encoded, TrainConfig, fit
     from miniature.drawing import held_out
+    from miniature.judging.encoder import vocabulary
 
     name, *knobs = spec.split()
     knobs = {k: yaml.safe_load(v) for k, v in (knob.split("=") for knob in knobs)}
-    of_train = {f.name for f in fields(Train)}
+    of_train = {f.name for f in fields(TrainConfig)}
     train = {k: v for k, v in knobs.items() if k in of_train}
-    module = adapters.load(name)
+    module = method_named(name)
     own = {k: v for k, v in knobs.items() if k not in of_train}
-    method = module.Adapter(params.build(module.Config, own, name, Path(spec)))
-    base = vars(params.load("train", Train)) | {"epochs": epochs, "seed": seed}
-    config = params.build(Train, base | train, "train", Path(spec))
+    method = module(params.build(module.config_type, own, name, Path(spec)))
+    base = vars(params.load("train", TrainConfig)) | {"epochs": epochs, "seed": seed}
+    config = params.build(TrainConfig, base | train, "train", Path(spec))
     set_seed(config.seed)
-    pipe = backbone.load_pipeline(params.load("model", backbone.Model))
+    pipe = backbone.load_pipeline(params.load("model", backbone.ModelConfig))
     size = backbone.native_size(pipe)
-    generate = params.load("generate", Generate)
+    generate = params.load("generate", GenerateConfig)
     plain = read_prompts(Path(generate.prompts))
     prompts = {"": [with_trigger(p, TRIGGER) for p in plain], "plain_": plain}
     seeds = [generate.seed + i for i in range(len(plain))]
@@ -96,11 +98,11 @@ def run(spec: str, style: str, seed: int, epochs: int) -> dict:
 
 def _looking():
     """Pictures, and perhaps their names and prompts → what every encoder of params.yaml sees."""
-    from aclora import params
-    from aclora.evaluation import Evaluate, Seen
-    from aclora.metrics.encoders import COMPUTES, Encoder
+    from aclora.core import params
+    from aclora.encoders.contract import COMPUTES, Encoder
+    from aclora.evaluation.evaluate import EvaluateConfig, Seen
 
-    config = params.load("evaluate", Evaluate)
+    config = params.load("evaluate", EvaluateConfig)
     of = {kind: Encoder(kind, getattr(config, kind), Path(".cache/features")) for kind in COMPUTES}
 
     def look(pictures, names=None, prompts=None):
@@ -115,7 +117,7 @@ def _looking():
 
 def _once(folder: Path, make) -> dict:
     """Sets of pictures by name, kept in `folder`: the base model's are the same in every run."""
-    from aclora.dataset import read_pictures
+    from aclora.data.pictures import read_pictures
 
     if not folder.is_dir():
         part = folder.with_name(f"{folder.name}.{id(make)}.part")

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from PIL import Image, ImageFilter
 
-from aclora import params
-from aclora.dataset import picture_files, read_pictures
-from aclora.evaluation import FIGURES, Evaluate, Seen, distances, near, per_image
+from aclora.core import params
+from aclora.data.pictures import picture_files, read_pictures
+from aclora.encoders.contract import Encoder
+from aclora.evaluation.evaluate import FIGURES, EvaluateConfig, Seen, distances, near, per_image
 from aclora.metrics.dino_score import to_real
-from aclora.metrics.encoders import Encoder
 from miniature.drawing import STYLES, held_out
 
 COUNT, REFERENCE = 64, 256
@@ -105,7 +105,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--plot", type=Path)
     args = parser.parse_args()
-    config = params.load("evaluate", Evaluate)
+    config = params.load("evaluate", EvaluateConfig)
     kinds = ("fid", "clip", "dino", "image_reward")
     encoders = {k: Encoder(k, getattr(config, k), Path(".cache/features")) for k in kinds}
     every = [measured(style, encoders) for style in STYLES]

@@ -22,8 +22,8 @@ from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from aclora.peft_restart import restart_peft
-from aclora.restart import threshold
+from aclora.lora.peft import restart_peft
+from aclora.lora.restart import threshold
 
 RANK, E, BLOCK, LOG_LINES = 16, 10, 32, 40
 WAYS = {"LoRA": None, "LoRA, RESTART": "factors", "LoRA, RESTART on the product": "product"}

@@ -10,16 +10,17 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
-from aclora.errors import InputError, require
-from flows import dag, graph, tree
-from flows.champion import Verdict, decide
+from aclora.core.errors import InputError, require
+from aclora.evaluation.champion import Verdict, decide
+from flows import dvc_graph, tasks, worktree
 
 
 @flow
 def retrain(styles: list[str] | None = None, margin: float = 0.05) -> State:
     """Run what changed, commit dvc.lock, compare each style with its champion, move the alias or keep it, say why.
 
-    The rule is `flows.champion.decide`'s. A dirty work tree is refused; what DVC itself makes does not count as dirt.
+    The rule is `aclora.evaluation.champion.decide`'s. A dirty work tree is refused;
+    what DVC itself makes does not count as dirt.
 
     Args:
         styles: entries under `styles` in params.yaml; none named: all.
@@ -27,29 +28,29 @@ def retrain(styles: list[str] | None = None, margin: float = 0.05) -> State:
     """
     log = get_run_logger()
     try:
-        dag.begin()
+        tasks.begin()
         require(0 <= margin <= 1, "margin", margin, "between 0 and 1")
-        tree.refuse_dirty(graph.outs(), "retrain")
-        remote = graph.has_remote()
-        log.info("git: %s", tree.pull() or "no upstream branch, nothing fetched")
+        worktree.refuse_dirty(dvc_graph.outs(), "retrain")
+        remote = dvc_graph.has_remote()
+        log.info("git: %s", worktree.pull() or "no upstream branch, nothing fetched")
         if remote:
-            dag.fetch()
-        names = graph.chosen(styles)
-        moved = graph.moved(names)
+            tasks.fetch()
+        names = dvc_graph.chosen(styles)
+        moved = dvc_graph.moved(names)
         log.info("inputs changed: %s", ", ".join(moved) or "of no style")
-        results = dag.run(moved, remote) if moved else []
+        results = tasks.run(moved, remote) if moved else []
         ran = [r.stage.name for r in results if r.outcome in ("Ran", "Restored")]
-        commit = tree.commit(graph.outs(), f"retrain: {', '.join(moved) or 'what was made before'}")
+        commit = worktree.commit(dvc_graph.outs(), f"retrain: {', '.join(moved) or 'what was made before'}")
         log.info("git: %s", f"committed {commit}" if commit else "nothing to commit")
     except InputError as error:
         return Failed(message=str(error))
-    whole = [name for name in names if name not in moved or name in dag.complete(results)]
-    links = dag.publish(whole)
+    whole = [name for name in names if name not in moved or name in tasks.complete(results)]
+    links = tasks.publish(whole)
     verdicts = {name: judge.with_options(task_run_name=f"judge {name}")(name, margin) for name in whole}
     create_markdown_artifact(_page(names, moved, verdicts, links), key="retrain", description="Champions, and why")
     won = [name for name, verdict in verdicts.items() if verdict.promote]
     said = f"{len(ran)} stages ran; champion moved: {', '.join(won) or 'of no style'}"
-    state = dag.report(results, links, "retrain-stages") if results else Completed()
+    state = tasks.report(results, links, "retrain-stages") if results else Completed()
     return Failed(message=f"{said}. {state.message}") if state.is_failed() else Completed(message=said)
 
 
@@ -59,11 +60,11 @@ def judge(style: str, margin: float) -> Verdict:
     if os.environ.get("ACLORA_TRACKING") == "off":
         return Verdict(False, "tracking is off: there is no registry", [])
     try:
-        from aclora import tracking
-        from aclora.fingerprint import run_fingerprint
+        from aclora.project.fingerprint import run_fingerprint
+        from aclora.tracking import store
 
         with tempfile.TemporaryDirectory() as folder:
-            champion = tracking.champion(style, Path(folder))
+            champion = store.champion(style, Path(folder))
             if champion is None:
                 verdict = Verdict(True, "there was no champion: the first becomes it", [])
             elif champion.fingerprint == run_fingerprint(style):
@@ -71,10 +72,10 @@ def judge(style: str, margin: float) -> Verdict:
             else:
                 verdict = decide(Path("metrics", style), champion.folder, margin)
         if verdict.promote:
-            tracking.promote(style)
+            store.promote(style)
     except Exception as error:  # MLflow gone, or without this style: retraining has not failed of it
-        get_run_logger().warning("the registry could not be asked: %s", dag.one_line(error))
-        return Verdict(False, f"the registry could not be asked ({dag.one_line(error)}); the next run asks again", [])
+        get_run_logger().warning("the registry could not be asked: %s", tasks.one_line(error))
+        return Verdict(False, f"the registry could not be asked ({tasks.one_line(error)}); the next run asks again", [])
     return verdict
 
 
@@ -88,7 +89,7 @@ def _page(names, moved, verdicts, links):
             lines += ["A stage failed: nothing to compare.", ""]
             continue
         moves = "The new one is champion" if verdict.promote else "The champion stays"
-        link = f" ({dag.link(links[name])})" if name in links else ""
+        link = f" ({tasks.link(links[name])})" if name in links else ""
         lines += [f"**{moves}**{link}: {verdict.why}.", ""]
         if verdict.figures:
             lines += ["| figure | new | champion | difference, 95 % interval | |", "|---|---|---|---|---|"]

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import psutil
 
-from aclora.errors import InputError
-from flows import process
+from aclora.core.errors import InputError
+from aclora.project import process
 
 HOST = "127.0.0.1"
 FOLDER = Path(".server")

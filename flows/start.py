@@ -5,7 +5,7 @@ import json
 import os
 import sys
 
-from aclora.errors import InputError, did_you_mean
+from aclora.core.errors import InputError, did_you_mean
 from flows.server import FOLDER, QUIET
 
 FLOWS = ("style", "retrain", "sweep", "team")
@@ -48,9 +48,9 @@ def start(flow: str, parameters: dict, watch: bool) -> int:
     from prefect.settings import PREFECT_API_URL
     from prefect.utilities.asyncutils import run_coro_as_sync
 
-    from flows import graph
+    from flows import dvc_graph
 
-    graph.chosen(parameters.get("styles"))
+    dvc_graph.chosen(parameters.get("styles"))
     try:
         with get_client(sync_client=True) as client:
             deployment = client.read_deployment_by_name(f"{flow}/{flow}")

@@ -6,8 +6,8 @@ from prefect import flow, runtime
 from prefect.client.schemas.objects import State
 from prefect.states import Failed
 
-from aclora.errors import InputError
-from flows import dag, graph, tree
+from aclora.core.errors import InputError
+from flows import dvc_graph, tasks, worktree
 
 
 def _name() -> str:
@@ -25,16 +25,16 @@ def style(styles: list[str] | None = None, remote: bool = False, commit: str | N
     """
     with contextlib.ExitStack() as clone:
         try:
-            dag.begin()
+            tasks.begin()
             if commit:
-                clone.enter_context(tree.alone())
-                tree.refuse_dirty(graph.outs(), "a run for the team")
-                tree.check_out(commit)
-                dag.fetch()
-            names = graph.chosen(styles)
+                clone.enter_context(worktree.alone())
+                worktree.refuse_dirty(dvc_graph.outs(), "a run for the team")
+                worktree.check_out(commit)
+                tasks.fetch()
+            names = dvc_graph.chosen(styles)
             if remote:
-                graph.need_remote()
-            results = dag.run(None if styles is None else names, remote)
+                dvc_graph.need_remote()
+            results = tasks.run(None if styles is None else names, remote)
         except InputError as error:
             return Failed(message=str(error))
-        return dag.report(results, dag.publish(dag.complete(results)), "stages")
+        return tasks.report(results, tasks.publish(tasks.complete(results)), "stages")

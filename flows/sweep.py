@@ -13,9 +13,10 @@ from prefect.futures import wait
 from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from aclora import params
-from aclora.errors import InputError, require
-from flows import dag, graph, process, tree
+from aclora.core import params
+from aclora.core.errors import InputError, require
+from aclora.project import process
+from flows import dvc_graph, tasks, worktree
 
 SHOWN = ("kid", "fid", "cmmd", "clip_score", "dino_score", "image_reward", "copies", "drift")
 
@@ -34,11 +35,11 @@ def sweep(grid: dict[str, list], styles: list[str] | None = None, at_once: int =
     """
     log = get_run_logger()
     try:
-        dag.begin()
+        tasks.begin()
         require(at_once >= 1, "at_once", at_once, "at least 1")
-        names = graph.chosen(styles)
+        names = dvc_graph.chosen(styles)
         points = list(grid_points(grid))
-        tree.refuse_dirty(graph.outs(), "sweep")
+        worktree.refuse_dirty(dvc_graph.outs(), "sweep")
         targets = {name: _ends(name) for name in names}
     except InputError as error:
         return Failed(message=str(error))
@@ -64,7 +65,9 @@ def sweep(grid: dict[str, list], styles: list[str] | None = None, at_once: int =
         why = rows[name].message if rows[name].name == "Failed" else ""
         table.append({"experiment": name, "style": style} | point | {"outcome": rows[name].name.lower()} | scores)
         table[-1] |= {"why": why} if any(r.name == "Failed" for r in rows.values()) else {}
-    create_table_artifact(table, key="sweep", description=f"Experiments of {tree.git('rev-parse', '--short', 'HEAD')}")
+    create_table_artifact(
+        table, key="sweep", description=f"Experiments of {worktree.git('rev-parse', '--short', 'HEAD')}"
+    )
     outcomes = [row["outcome"] for row in table]
     said = ", ".join(f"{outcomes.count(o)} {o}" for o in dict.fromkeys(outcomes))
     if "failed" in outcomes:
@@ -104,21 +107,21 @@ def name_of(style: str, point: dict) -> str:
 
 def experiments() -> dict[str, str]:
     """The commits of the current commit's experiments by name; DVC keeps them under refs/exps."""
-    head = tree.git("rev-parse", "HEAD").strip()
-    refs = tree.git("for-each-ref", "--format=%(objectname) %(refname)", f"refs/exps/{head[:2]}/{head[2:]}")
+    head = worktree.git("rev-parse", "HEAD").strip()
+    refs = worktree.git("for-each-ref", "--format=%(objectname) %(refname)", f"refs/exps/{head[:2]}/{head[2:]}")
     return {ref.rsplit("/", 1)[1]: commit for commit, ref in (line.split(" ") for line in refs.splitlines())}
 
 
 def _ends(style):
     """The style's stages that no other of its stages needs."""
-    ours = graph.stages([style])
+    ours = dvc_graph.stages([style])
     needed = {name for stage in ours for name in stage.needs}
     return [stage.name for stage in ours if stage.name not in needed]
 
 
 def _scores(commit, style):
     try:
-        scores = json.loads(tree.git("show", f"{commit}:metrics/{style}/scores.json"))
+        scores = json.loads(worktree.git("show", f"{commit}:metrics/{style}/scores.json"))
     except (InputError, ValueError):
         return {}
     return {key: round(scores[key], 4) for key in SHOWN if scores.get(key) is not None}

@@ -14,8 +14,9 @@ from prefect.deployments import run_deployment
 from prefect.settings import PREFECT_UI_URL
 from prefect.states import Completed, Failed
 
-from aclora.errors import InputError, require
-from flows import dag, graph, process, tree
+from aclora.core.errors import InputError, require
+from aclora.project import process
+from flows import dvc_graph, tasks, worktree
 from flows.retrain import retrain
 
 GIVEN_UP = 600.0  # seconds after which a crashed run is no longer expected to be started again
@@ -36,22 +37,22 @@ def team(styles: list[str] | None = None, margin: float = 0.05) -> State:
     """
     log = get_run_logger()
     try:
-        dag.begin()
+        tasks.begin()
         require(0 <= margin <= 1, "margin", margin, "between 0 and 1")
-        graph.need_remote()
-        tree.refuse_dirty(graph.outs(), "team")
-        log.info("git: %s", tree.pull() or "no upstream branch, nothing fetched")
-        commit = tree.shared()
-        dag.fetch()
-        names = graph.chosen(styles)
-        moved = graph.moved(names)
+        dvc_graph.need_remote()
+        worktree.refuse_dirty(dvc_graph.outs(), "team")
+        log.info("git: %s", worktree.pull() or "no upstream branch, nothing fetched")
+        commit = worktree.shared()
+        tasks.fetch()
+        names = dvc_graph.chosen(styles)
+        moved = dvc_graph.moved(names)
         log.info("inputs changed: %s", ", ".join(moved) or "of no style")
         runs = {style: submit(style, commit).id for style in moved}
         states = wait(runs)
         done = [style for style in moved if states[style].is_completed()]
         here = gather(done) if done else []
-        committed = tree.commit(graph.outs(), f"team: {', '.join(done)}")
-        pushed = bool(committed) and tree.push()
+        committed = worktree.commit(dvc_graph.outs(), f"team: {', '.join(done)}")
+        pushed = bool(committed) and worktree.push()
     except InputError as error:
         return Failed(message=str(error))
     rows = [
@@ -107,7 +108,7 @@ def gather(styles: list[str]) -> list[str]:
 
     Raises `InputError` with what DVC says.
     """
-    names = [stage.name for stage in graph.stages(styles)]
+    names = [stage.name for stage in dvc_graph.stages(styles)]
     status, lines = process.dvc("repro", "--pull", *names, log=get_run_logger().info)
     if status:
         raise InputError(f"dvc repro --pull: {process.reason(lines)}")

@@ -6,7 +6,8 @@ import torch
 from transformers import BertTokenizer, BlipConfig, BlipForConditionalGeneration
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
-from aclora.captioning import Captions, blip
+from aclora.data.captions import CaptionsConfig
+from aclora.models.captioner import blip
 from miniature import data, tokenizer
 from miniature.params import read
 from miniature.training import Schedule, device, train
@@ -60,7 +61,7 @@ def main():
 
 def measure(folder: Path, sets: dict) -> dict:
     """Share of the objects in each of `sets` that the written caption names with their colour, and without it."""
-    write = blip(Captions(model=str(folder), watch=str(folder)))
+    write = blip(CaptionsConfig(model=str(folder), watch=str(folder)))
     out = {"named": {}, "object": {}}
     for name, drawn in sets.items():
         said = [(write(picture), thing) for picture, scene in drawn for thing in scene.things]

@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from aclora.backbone import Model, load_pipeline, native_size
-from aclora.metrics.accuracy import class_accuracy, colour_accuracy, object_accuracy
-from aclora.metrics.encoders.judge import Judge
-from aclora.sampling import Generate, contact_sheet, sample
+from aclora.models.sampling import GenerateConfig, contact_sheet, sample
+from aclora.models.stable_diffusion import ModelConfig, load_pipeline, native_size
 from miniature import captioner, clip, data, dino, reward
 from miniature.drawing import HELD_OUT, STYLES, draw, held_out, world
 from miniature.judge import truth
+from miniature.judging.accuracy import class_accuracy, colour_accuracy, object_accuracy
+from miniature.judging.encoder import Judge
 from miniature.params import read
 from miniature.vae import psnr
 
@@ -73,7 +73,7 @@ def held_out_sets(size: int) -> dict[str, list]:
 def measure(home: Path, count: int) -> dict:
     """All figures of the networks in `home`: `count` prompts, half of them with pairs of colour and object never
     trained on, and held-out drawings."""
-    pipe = load_pipeline(Model(name=str(home / "pipeline"), watch=str(home / "pipeline")))
+    pipe = load_pipeline(ModelConfig(name=str(home / "pipeline"), watch=str(home / "pipeline")))
     judge = Judge.from_pretrained(home / "judge")
     size = native_size(pipe)
     sets = held_out_sets(size)
@@ -100,7 +100,7 @@ def followed(pipe, judge, count, size) -> dict:
     scenes through the autoencoder. An unsaid side is the model's own choice and does not count."""
     scenes = [world.compose(random.Random(HELD_OUT + 10_000 + i), unseen=i % 2 == 1) for i in range(count)]
     drawn = [draw(HELD_OUT + 10_000 + i, size, unseen=i % 2 == 1)[0] for i in range(count)]
-    config = Generate(prompts="", guidance_scale=4.0)
+    config = GenerateConfig(prompts="", guidance_scale=4.0)
     made = list(sample(pipe, [s.caption for s in scenes], list(range(count)), config, size))
     through = images(data.reconstructed(pipe.vae, arrays(drawn)))
     said = [i for i, s in enumerate(scenes) if len(s.things) == 2 or " on the " in s.caption or "middle" in s.caption]
@@ -117,7 +117,7 @@ def followed(pipe, judge, count, size) -> dict:
 def sheet(pipe):
     """Prompts × seeds, and below each style beside its reconstruction."""
     size = native_size(pipe)
-    config = Generate(prompts="", guidance_scale=4.0)
+    config = GenerateConfig(prompts="", guidance_scale=4.0)
     seeds = [0, 1, 2, 3, 4, 5]
     made = iter(sample(pipe, [p for p in PROMPTS for _ in seeds], seeds * len(PROMPTS), config, size))
     rows, cells = list(PROMPTS), [[next(made) for _ in seeds] for _ in PROMPTS]
@@ -168,7 +168,7 @@ def main() -> None:
     card["trained_on"] = json.loads((HOME / "trained_on.json").read_text(encoding="utf-8"))
     text = json.dumps(rounded(card), indent=1)
     (HOME / "card.json").write_text(text + "\n", encoding="utf-8")
-    sheet(load_pipeline(Model(name=str(HOME / "pipeline"), watch=str(HOME / "pipeline")))).save(HOME / "card.png")
+    sheet(load_pipeline(ModelConfig(name=str(HOME / "pipeline"), watch=str(HOME / "pipeline")))).save(HOME / "card.png")
     print(text)
 
 

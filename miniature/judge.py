@@ -5,9 +5,9 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from aclora.metrics.encoders.judge import Judge
 from miniature import data
 from miniature.drawing import HELD_OUT, STYLES, draw, world
+from miniature.judging.encoder import Judge
 from miniature.params import read
 from miniature.training import Schedule, device, train
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from transformers import BertTokenizer, BlipForConditionalGeneration
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from aclora.metrics.encoders.image_reward import ImageReward
+from aclora.encoders.image_reward import ImageReward
 from miniature import data
 from miniature.drawing import world
 from miniature.params import read

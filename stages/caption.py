@@ -3,15 +3,16 @@
 import functools
 from pathlib import Path
 
-from aclora import params
-from aclora.captioning import Captions, blip, caption_folder
-from aclora.dataset import write_captions
-from aclora.stage import run, writing
+from aclora.core import params
+from aclora.core.files import writing
+from aclora.core.stage import run
+from aclora.data.captions import CaptionsConfig, caption_folder, write_captions
+from aclora.models.captioner import blip
 
 
 def main(name: str) -> None:
-    style = params.load(f"styles.{name}", params.Style)
-    config = params.load("captions", Captions)
+    style = params.load(f"styles.{name}", params.StyleConfig)
+    config = params.load("captions", CaptionsConfig)
     captioner = functools.cache(lambda: blip(config))  # loaded when the first caption is found missing
     write = (lambda picture: captioner()(picture)) if config.model else None
     captions = caption_folder(Path(style.pictures), style.trigger, write, config.model or "")

@@ -8,20 +8,22 @@ from pathlib import Path
 
 import torch
 
-from aclora import params
-from aclora.dataset import picture_files, read_generated, read_picture, square
-from aclora.errors import InputError
-from aclora.evaluation import Evaluate, Seen, evaluate, made_by
-from aclora.metrics.encoders import COMPUTES, Encoder, digest_of
-from aclora.metrics.encoders.judge import vocabulary
-from aclora.stage import run, writing
+from aclora.core import params
+from aclora.core.errors import InputError
+from aclora.core.files import writing
+from aclora.core.images import square
+from aclora.core.stage import run
+from aclora.data.pictures import picture_files, read_generated, read_picture
+from aclora.encoders.contract import COMPUTES, Encoder, digest_of
+from aclora.evaluation.evaluate import EvaluateConfig, Seen, evaluate, made_by
+from miniature.judging.encoder import vocabulary
 
 CACHE = Path(".cache/features")
 
 
 def main(name: str) -> None:
-    style = params.load(f"styles.{name}", params.Style)
-    config = params.load("evaluate", Evaluate)
+    style = params.load(f"styles.{name}", params.StyleConfig)
+    config = params.load("evaluate", EvaluateConfig)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     chosen = {kind: getattr(config, kind) for kind in COMPUTES}
     encoders = {k: Encoder(k, v, CACHE, config.batch_size, device) for k, v in chosen.items() if v}

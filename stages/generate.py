@@ -6,20 +6,23 @@ from pathlib import Path
 
 import torch
 
-from aclora import backbone, params
-from aclora.captioning import with_trigger
-from aclora.dataset import read_pictures, square
-from aclora.errors import InputError
-from aclora.sampling import Generate, contact_sheet, load_adapter, nearest, read_prompts, sample
-from aclora.stage import run, writing
+from aclora.core import params
+from aclora.core.errors import InputError
+from aclora.core.files import writing
+from aclora.core.images import square
+from aclora.core.stage import run
+from aclora.data.captions import with_trigger
+from aclora.data.pictures import read_pictures
+from aclora.models import stable_diffusion as backbone
+from aclora.models.sampling import GenerateConfig, contact_sheet, load_adapter, nearest, read_prompts, sample
 
 FILES = {"trained": "pytorch_lora_weights.safetensors", "signal": "signal.safetensors"}
 
 
 def main(name: str) -> None:
-    style = params.load(f"styles.{name}", params.Style)
-    config = params.load("generate", Generate)
-    model = params.load("model", backbone.Model)
+    style = params.load(f"styles.{name}", params.StyleConfig)
+    config = params.load("generate", GenerateConfig)
+    model = params.load("model", backbone.ModelConfig)
     folder = Path("models/adapters") / name
     about = json.loads((folder / "adapter.json").read_text(encoding="utf-8"))
     weights = folder / FILES[config.adapter]

@@ -8,15 +8,16 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from aclora import params
-from aclora.audit import Audit, audit, failure, final_spectra
-from aclora.errors import InputError
-from aclora.plots import restarts_plot, spectra_plot
-from aclora.stage import run, writing
+from aclora.audit.plots import restarts_plot, spectra_plot
+from aclora.audit.signatures import AuditConfig, audit, failure, final_spectra
+from aclora.core import params
+from aclora.core.errors import InputError
+from aclora.core.files import writing
+from aclora.core.stage import run
 
 
 def main(name: str) -> None:
-    config = params.load("audit", Audit)
+    config = params.load("audit", AuditConfig)
     folder = Path("models/adapters") / name
     history = [json.loads(line) for line in (folder / "history.jsonl").read_text(encoding="utf-8").splitlines()]
     about = json.loads((folder / "adapter.json").read_text(encoding="utf-8"))

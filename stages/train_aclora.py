@@ -10,30 +10,32 @@ from accelerate.utils import set_seed
 from safetensors.torch import save_file
 from tqdm import tqdm
 
-from aclora import adapters, backbone, params
-from aclora.adapters.export import save_diffusers, save_tuner
-from aclora.captioning import caption_folder
-from aclora.checkpoint import FOLDER, Checkpoints, machine
-from aclora.checkpoint import Config as Every
-from aclora.corruption import Data, attacker, corrupted, limited
-from aclora.dataset import read_picture, read_training_set
-from aclora.errors import InputError
-from aclora.feature_loss import FeatureLoss, load_look
-from aclora.fingerprint import train_fingerprint
-from aclora.live import live
-from aclora.stage import run, writing
-from aclora.training import Diffusion, Encoded, Train, fit
+from aclora.core import params
+from aclora.core.errors import InputError
+from aclora.core.files import writing
+from aclora.core.method import method_named
+from aclora.core.stage import run
+from aclora.data.captions import caption_folder, read_training_set
+from aclora.data.corruption import DataConfig, attacker, corrupted, limited
+from aclora.data.pictures import read_picture
+from aclora.lora.export import save_diffusers, save_tuner
+from aclora.models import stable_diffusion as backbone
+from aclora.project.fingerprint import train_fingerprint
+from aclora.tracking.live import live
+from aclora.training.checkpoints import FOLDER, Checkpoints, CheckpointsConfig, machine
+from aclora.training.loop import Diffusion, Encoded, TrainConfig, fit
+from aclora.training.losses import FeatureLoss, load_look
 
 
 def main(name: str) -> None:
-    style = params.load(f"styles.{name}", params.Style)
-    config = params.load("train", Train)
-    model = params.load("model", backbone.Model)
+    style = params.load(f"styles.{name}", params.StyleConfig)
+    config = params.load("train", TrainConfig)
+    model = params.load("model", backbone.ModelConfig)
     method_name = params.method()
-    module = adapters.load(method_name)
-    method = module.Adapter(params.load(method_name, module.Config))
-    made_so = params.load("data", Data)
-    every = params.load("checkpoints", Every)
+    module = method_named(method_name)
+    method = module(params.load(method_name, module.config_type))
+    made_so = params.load("data", DataConfig)
+    every = params.load("checkpoints", CheckpointsConfig)
     fingerprint = train_fingerprint(name)
     pictures, captions = read_training_set(Path(f"data/captions/{name}.jsonl"), Path(style.pictures))
 

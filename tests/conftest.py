@@ -31,9 +31,9 @@ def tiny_folder(tmp_path_factory) -> Path:
 @pytest.fixture
 def tiny(tiny_folder):
     """The tiny pipeline, loaded afresh as the stages load it."""
-    from aclora.backbone import Model, load_pipeline
+    from aclora.models.stable_diffusion import ModelConfig, load_pipeline
 
-    return load_pipeline(Model(name=str(tiny_folder), watch=str(tiny_folder)))
+    return load_pipeline(ModelConfig(name=str(tiny_folder), watch=str(tiny_folder)))
 
 
 @pytest.fixture

@@ -55,7 +55,7 @@ SCRIPT = """\
 import json, sys, time
 from pathlib import Path
 import yaml
-from aclora.stage import run
+from aclora.core.stage import run
 
 def main(style):
     {body}
@@ -64,7 +64,7 @@ run(main, "a toy")
 """
 BODIES = {
     "caption": """
-    from aclora.errors import InputError
+    from aclora.core.errors import InputError
     names = sorted(f.name for f in Path("pictures", style).iterdir())
     if "bad.png" in names:
         raise InputError(f"pictures/{style}/bad.png is no picture: remove it")
@@ -73,7 +73,7 @@ BODIES = {
     print("captions of", style)
 """,
     "train-aclora": """
-    from aclora.fingerprint import train_fingerprint
+    from aclora.project.fingerprint import train_fingerprint
     train = yaml.safe_load(Path("params.yaml").read_text())["train"]
     folder = Path(".cache/training", train_fingerprint(style))
     folder.mkdir(parents=True, exist_ok=True)

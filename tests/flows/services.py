@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from flows import process
+from aclora.project import process
 from tests.flows.conftest import environment, free_port, until
 from tests.programs import needed
 

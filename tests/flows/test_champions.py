@@ -27,7 +27,7 @@ def commit(project):
 
 @pytest.mark.slow
 def test_the_first_is_champion_and_the_next_is_compared(project, prefect):
-    from aclora import tracking
+    from aclora.tracking import store
 
     def run():
         state = retrain(return_state=True)
@@ -39,7 +39,7 @@ def test_the_first_is_champion_and_the_next_is_compared(project, prefect):
     def version():
         folder = project.folder.parent / "champion"
         folder.mkdir(exist_ok=True)
-        return tracking.champion("watercolor", folder).version
+        return store.champion("watercolor", folder).version
 
     said, page = run()
     assert said == "5 stages ran; champion moved: watercolor"

@@ -9,7 +9,7 @@ from tests.flows.conftest import at_work, environment, none_left, until
 
 DEAF = """\
 import signal
-from flows import process
+from aclora.project import process
 
 signal.signal(signal.SIGTERM, lambda *_: None)
 process.end_with_parent()

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from aclora.errors import InputError
+from aclora.core.errors import InputError
 from flows import sweep as module
 from flows.sweep import sweep
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from aclora.errors import InputError
+from aclora.core.errors import InputError
 from aclora.metrics.copies import NEAR, copies, nearest, own_distance
 
 

@@ -7,7 +7,7 @@ import pytest
 import scipy.linalg
 import torch
 
-from aclora.errors import InputError
+from aclora.core.errors import InputError
 from aclora.metrics.cmmd import clip_mmd
 from aclora.metrics.fid import frechet_distance
 from aclora.metrics.kid import kernel_distance

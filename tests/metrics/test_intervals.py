@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from aclora.errors import InputError
+from aclora.core.errors import InputError
 from aclora.metrics.intervals import cluster_interval
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from aclora.errors import InputError
+from aclora.core.errors import InputError
 from aclora.metrics.clip_score import clip_score
 from aclora.metrics.dino_score import ceiling, dino_score, to_real
 from aclora.metrics.drift import drift, likeness

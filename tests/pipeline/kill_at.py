@@ -11,9 +11,9 @@ import signal
 import sys
 from pathlib import Path
 
-import aclora.adapters.aclora
-import aclora.checkpoint
-from aclora.stage import run
+import aclora.methods.aclora
+import aclora.training.checkpoints
+from aclora.core.stage import run
 from stages import train_aclora
 
 
@@ -28,7 +28,7 @@ def main() -> None:
     def die() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    carry, save, replace = aclora.adapters.aclora.carry_moments, aclora.checkpoint.save, Path.replace
+    carry, save, replace = aclora.methods.aclora.carry_moments, aclora.training.checkpoints.save, Path.replace
 
     def killed_in_restart(*args):
         if reached():
@@ -38,7 +38,7 @@ def main() -> None:
     def killed_in_write(tensors, about):
         content = save(tensors, about)
         if reached():
-            folder = next(aclora.checkpoint.FOLDER.iterdir())
+            folder = next(aclora.training.checkpoints.FOLDER.iterdir())
             with (folder / ".part").open("wb") as out:
                 out.write(content[: len(content) // 2])
                 out.flush()
@@ -58,9 +58,9 @@ def main() -> None:
         return done
 
     if point == "restart":
-        aclora.adapters.aclora.carry_moments = killed_in_restart
+        aclora.methods.aclora.carry_moments = killed_in_restart
     if point == "write":
-        aclora.checkpoint.save = killed_in_write
+        aclora.training.checkpoints.save = killed_in_write
     if point in ("rename", "outs"):
         Path.replace = killed_in_rename if point == "rename" else killed_with_outs
     run(train_aclora.main, __doc__)

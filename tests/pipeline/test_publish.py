@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from aclora import records, tracking
+from aclora.project import records
+from aclora.tracking import store
 from tests.pipeline.conftest import SMALL, Project
 from tests.programs import needed_browser
-from tests.test_tracking import by, free_port, server
+from tests.tracking.test_live import by, free_port, server
 
 STYLE = "watercolor"
 
@@ -50,7 +51,7 @@ def project(done, tmp_path_factory):
 def client_of(project, monkeypatch):
     monkeypatch.chdir(project.folder)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    with tracking.reached() as client:
+    with store.reached() as client:
         yield client
 
 
@@ -112,7 +113,7 @@ def test_a_run_holds_everything(project, monkeypatch):
         assert json.loads(tags["dvc.train-aclora"]) == outs
         artifacts = files(client, run)
         assert artifacts >= {"git/diff.patch", "dvc/lock.json", f"captions/{STYLE}.jsonl"}
-        assert artifacts >= {f"metrics/{f}" for f in ("spectra.npz", "audit/spectra.png", *tracking.COMPARED)}
+        assert artifacts >= {f"metrics/{f}" for f in ("spectra.npz", "audit/spectra.png", *store.COMPARED)}
         pictures = [re.split("[+%]", f)[:3:2] for f in artifacts if f.startswith("images/") and f.endswith(".png")]
         wanted = [
             ["images/contact_sheet", "8"],
@@ -182,24 +183,24 @@ def test_what_live_tracking_began_is_finished(project, monkeypatch, tmp_path):
     half = (project.folder / f"models/adapters/{STYLE}/history.jsonl").read_text().splitlines(True)[:5]
     history = tmp_path / "history.jsonl"
     # the parameters of a later stage were others when the training ran
-    with tracking.live(STYLE, "0" * 64, record.train_fingerprint, history):
+    with store.live(STYLE, "0" * 64, record.train_fingerprint, history):
         history.write_text("".join(half))
     published(project)
-    with tracking.reached() as client:
+    with store.reached() as client:
         (run,) = runs(client)
         assert series(client, run) == record.series | record.scores
-        assert run.data.tags["aclora.fingerprint"] == record.fingerprint
+        assert run.data.tags["aclora.project.fingerprint"] == record.fingerprint
 
 
 def test_the_champion_is_the_version_that_was_promoted(project, monkeypatch, tmp_path):
     monkeypatch.chdir(project.folder)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    assert tracking.champion("fog", tmp_path) is None
-    version = tracking.promote(STYLE)
-    best = tracking.champion(STYLE, tmp_path)
-    assert (best.version, f"runs:/{best.run_id}") == (version, tracking.run_url(STYLE))
+    assert store.champion("fog", tmp_path) is None
+    version = store.promote(STYLE)
+    best = store.champion(STYLE, tmp_path)
+    assert (best.version, f"runs:/{best.run_id}") == (version, store.run_url(STYLE))
     assert best.fingerprint == records.read(STYLE, project.folder).fingerprint
-    for name in tracking.COMPARED:
+    for name in store.COMPARED:
         assert (best.folder / name).read_bytes() == (project.folder / "metrics" / STYLE / name).read_bytes()
 
 
@@ -215,8 +216,8 @@ def test_other_bits_of_the_same_inputs_are_a_run_of_their_own(done, tmp_path, mo
     with client_of(project, monkeypatch) as client:
         new, old = runs(client)
         assert old.data.tags["aclora.superseded"] == "true"
-        assert old.data.tags["aclora.fingerprint"] == new.data.tags["aclora.fingerprint"]
-        assert tracking.run_url(STYLE) == f"runs:/{new.info.run_id}"
+        assert old.data.tags["aclora.project.fingerprint"] == new.data.tags["aclora.project.fingerprint"]
+        assert store.run_url(STYLE) == f"runs:/{new.info.run_id}"
         assert len(client.search_model_versions(f"name = 'aclora-{STYLE}'")) == 2
 
 
@@ -252,7 +253,7 @@ def test_two_runs_side_by_side_in_a_browser(project, tmp_path):
         page = f"http://127.0.0.1:{port}/#/compare-runs?runs={ids}&experiments={json.dumps([experiment])}"
         shown = by(120, lambda: dom(browser, page, tmp_path))
         overview = dom(browser, addresses[0], tmp_path)
-    for text in ("Comparing 2 Runs", "audit.loss_rise", "1.6", "1.5", "clip_score", "aclora.fingerprint"):
+    for text in ("Comparing 2 Runs", "audit.loss_rise", "1.6", "1.5", "clip_score", "aclora.project.fingerprint"):
         assert text in shown
     assert f"aclora-{STYLE}" in overview
 
@@ -281,6 +282,6 @@ def test_a_training_shows_itself_while_it_trains_and_its_outs_are_the_same(done,
     with client_of(project, monkeypatch) as client:
         (run,) = runs(client)
         record = records.read(STYLE, project.folder)
-        assert run.data.tags["aclora.fingerprint"] == record.fingerprint
+        assert run.data.tags["aclora.project.fingerprint"] == record.fingerprint
         assert {k for k, _ in record.series} == set(run.data.metrics)
-        assert tracking.logged(client, run, run.data.metrics) == record.series
+        assert store.logged(client, run, run.data.metrics) == record.series

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from aclora.fingerprint import train_fingerprint
+from aclora.project.fingerprint import train_fingerprint
 from tests.conftest import ROOT
 
 STAGES = ["caption", "train_aclora", "restart_audit", "generate", "evaluate"]
@@ -172,7 +172,7 @@ def test_what_a_stage_opens_is_declared(done, stage):
     # params.yaml is declared section by section; packages without code, an out's own scratch, the cache (features and
     # checkpoints, which change nothing), what shows a training to MLflow and what DVC reads to tell a fingerprint do
     # not count
-    observer = {Path("src/aclora/live.py"), Path("src/aclora/records.py")}
+    observer = {Path("src/aclora/tracking/live.py"), Path("src/aclora/project/records.py")}
     opened -= {Path("params.yaml"), Path("miniature/__init__.py"), *observer}
     of_dvc = {"dvc.yaml", "dvc.lock", "params.yaml", ".gitignore", ".dvcignore"}
     opened = {p for p in opened if p.parts[0] not in (".cache", ".dvc", ".git") and p.name not in of_dvc}
@@ -203,7 +203,7 @@ def test_only_what_depends_on_a_knob_runs_again(done):
 
 def test_another_method_is_another_methods_file(done):
     try:
-        code = done.folder / "src/aclora/adapters/lora.py"
+        code = done.folder / "src/aclora/methods/lora.py"
         text = code.read_text()
         code.write_text(text + "\n# another line\n")
         assert "up to date" in done.repro("--dry")

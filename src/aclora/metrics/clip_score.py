@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from aclora.errors import InputError
+from aclora.core.errors import InputError
 
 
 def clip_score(pictures: Tensor, prompts: Tensor) -> Tensor:

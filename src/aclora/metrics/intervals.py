@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from aclora.errors import InputError, require
+from aclora.core.errors import InputError, require
 
 
 def cluster_interval(

@@ -1,0 +1,1 @@
+"""The classifier of drawings and the figures that it gives."""

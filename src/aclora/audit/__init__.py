@@ -1,0 +1,1 @@
+"""Failure signatures of a training, and their plots."""

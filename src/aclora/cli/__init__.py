@@ -1,0 +1,1 @@
+"""The `aclora` command: one file for each group of commands."""

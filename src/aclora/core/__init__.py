@@ -1,0 +1,1 @@
+"""What every room stands on: errors, files, pictures, parameters, and the contracts of methods and models."""

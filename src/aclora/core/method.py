@@ -1,0 +1,83 @@
+"""The contract between a training method and everything around it.
+
+A method is one file in `methods/`, named in params.yaml. The training loop calls the hooks below.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from aclora.core.discovery import load
+
+
+@dataclass(frozen=True)
+class EpochEnd:
+    """Where training stands when a method is asked whether it wants to do something."""
+
+    epoch: int  # from 1
+    epochs: int
+    loss: float  # mean training loss of this epoch
+    generator: torch.Generator  # for what the method draws now: of the training's seed and this epoch
+    optimizer: torch.optim.Optimizer
+    probe: Callable[[], float]  # the loss at fixed times and noise, as the weights are now
+
+
+class Method:
+    """What training and the stages ask of a method; a method that trains nothing keeps these as they are."""
+
+    config_type: type  # the model of the method's section in params.yaml
+
+    def __init__(self, config):
+        self.config = config
+
+    def attach(self, unet: nn.Module) -> list[nn.Parameter]:
+        """Put the adapter into `unet` and return what is to be trained."""
+        return []
+
+    def begin(self, steps: int) -> None:
+        """Called before the first step with how many there will be."""
+
+    def penalty(self) -> Tensor | None:
+        """A scalar to be added to the loss of the next step."""
+        return None
+
+    def step_end(self, step: int) -> None:
+        """Called after each optimizer step (from 1), while the gradients are still there."""
+
+    def epoch_end(self, end: EpochEnd) -> dict | None:
+        """Called after each epoch; a record for the history if something was done."""
+        return None
+
+    def state(self) -> tuple[dict[str, Tensor], dict]:
+        """What a checkpoint must hold besides the trained parameters: tensors, and values that JSON can hold."""
+        return {}, {}
+
+    def restore(self, tensors: dict[str, Tensor], values: dict) -> None:
+        """Go on from what `state` gave; called after `begin`."""
+
+    def layer_names(self) -> list[str]:
+        """The names of the modules that have an adapter, in the UNet's order."""
+        return list(self.factors())
+
+    def factors(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """lora_A (r, k) and lora_B (d, r) of every layer, by its module's name; ΔW = B A. Empty where the method's
+        change is no product of two factors."""
+        return {}
+
+    def weights(self) -> tuple[dict, dict[str, Tensor]] | None:
+        """PEFT's config and tensors, of a method whose change is no product of two factors."""
+        return None
+
+    def signal(self) -> tuple[dict[str, tuple[Tensor, Tensor]], dict] | None:
+        """The adapter cut down to its signal and a report of what that lost, where a method knows it."""
+        return None
+
+
+def method_named(name: str) -> type[Method]:
+    """The method that params.yaml names: a file of `methods/`, or a module of one's own by its dotted name.
+
+    Such a module says which class it is: `METHOD = AcLora`. Raises `InputError` for an unknown name.
+    """
+    return load("methods", name, "method").METHOD

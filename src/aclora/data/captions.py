@@ -1,0 +1,119 @@
+"""A caption for every picture: its author's own, or one written by BLIP."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from aclora.core.errors import InputError, require
+from aclora.core.files import sha256
+from aclora.data.pictures import picture_files, read_picture
+
+
+@dataclass(frozen=True)
+class CaptionsConfig:
+    """The `captions` section of params.yaml."""
+
+    model: str | None = None
+    revision: str | None = None
+    watch: str = ""
+    max_new_tokens: int = 30
+
+    def __post_init__(self):
+        require(self.max_new_tokens >= 1, "max_new_tokens", self.max_new_tokens, "at least 1")
+        if self.model and Path(self.model).is_dir() and Path(self.watch) != Path(self.model):
+            raise InputError(
+                f"watch = {self.watch!r}: must be the captioner's folder, {self.model}, or DVC would miss changes in it"
+            )
+        if self.model and not Path(self.model).is_dir() and self.revision is None:
+            raise InputError(
+                f"model = {self.model!r}: no such folder; for a hub name give captions.revision, the commit meant"
+            )
+
+
+@dataclass(frozen=True)
+class Caption:
+    """One picture's line in data/captions/<style>.jsonl."""
+
+    file: str
+    sha256: str
+    caption: str
+    text: str  # the caption with the trigger: what the model is told
+    source: str  # where the caption came from
+
+
+def with_trigger(text: str, trigger: str) -> str:
+    """What calls a style: the trigger at the prompt's end."""
+    return f"{text.strip().rstrip('.,')}, {trigger.strip()}"
+
+
+def caption_folder(
+    folder: Path, trigger: str, write: Callable[[Image.Image], str] | None, writer: str
+) -> list[Caption]:
+    """The captions of a folder's pictures, in their order.
+
+    A picture's caption is its `name.txt`, or its line in `metadata.jsonl`, or what `write` says of
+    it. Raises `InputError` for a caption that is empty, not UTF-8, or missing with no `write`.
+    """
+    listed = _metadata(folder / "metadata.jsonl")
+    out = []
+    for file in picture_files(folder):
+        picture = read_picture(file)  # an unreadable one is found here, before any training
+        beside = file.with_suffix(".txt")
+        if beside.exists():
+            caption, source = _text(beside), beside.name
+        elif file.name in listed:
+            caption, source = listed[file.name], "metadata.jsonl"
+        elif write:
+            caption, source = write(picture), writer
+        else:
+            raise InputError(
+                f"{file} has no caption: write one line into {beside.name} beside it, "
+                "or name a BLIP captioner in captions.model"
+            )
+        caption = " ".join(caption.split())
+        if not caption:
+            raise InputError(f"{file} has an empty caption ({source}): say in a line what it shows")
+        out.append(Caption(file.name, sha256(file), caption, with_trigger(caption, trigger), source))
+    return out
+
+
+def write_captions(file: Path, captions: list[Caption]) -> None:
+    """One JSON object a line, in the pictures' order."""
+    lines = [json.dumps(vars(c), ensure_ascii=False) for c in captions]
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def read_training_set(captions: Path, folder: Path) -> tuple[list[Image.Image], list[Caption]]:
+    """The captioned pictures. `InputError` where a picture is gone or not the one that was captioned."""
+    rows = [Caption(**json.loads(line)) for line in captions.read_text(encoding="utf-8").splitlines()]
+    for row in rows:
+        file = folder / row.file
+        if not file.is_file() or sha256(file) != row.sha256:
+            raise InputError(f"{file} is not the picture that {captions} describes: run the caption stage again")
+    return [read_picture(folder / row.file) for row in rows], rows
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file} is not UTF-8 (byte {error.start}): save it as UTF-8") from None
+
+
+def _metadata(file: Path) -> dict[str, str]:
+    if not file.exists():
+        return {}
+    out = {}
+    for number, line in enumerate(_text(file).splitlines(), 1):
+        try:
+            row = json.loads(line)
+            name, text = row["file_name"], row["text"] if "text" in row else row["caption"]
+        except (ValueError, KeyError, TypeError):
+            name = text = None
+        if not isinstance(name, str) or not isinstance(text, str):
+            raise InputError(f'{file}, line {number}: must be {{"file_name": "…", "text": "…"}}')
+        out[name] = text
+    return out

@@ -1,0 +1,154 @@
+"""Training sets made smaller or worse on purpose: what does a method do with few, mislabelled, noisy, foreign or
+poisoned pictures?"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from aclora.core.errors import InputError, require
+from aclora.core.images import square, to_tensor
+
+DRAWS = ("limit", "which", "captions", "foreign", "noise", "adversarial")  # each has random numbers of its own
+STEPS = 20  # of the attack: on the miniature they reach 99 % of the distance that a hundred do
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The `data` section of params.yaml."""
+
+    limit: int | None = None
+    corrupt: Literal["none", "captions", "noise", "foreign", "adversarial"] = "none"
+    share: float = 0.25
+    strength: float = 16.0  # pixel values of 0…255: noise's standard deviation, the attack's bound
+    foreign: str | None = None
+    seed: int = 0
+
+    def __post_init__(self):
+        require(self.limit is None or self.limit >= 1, "limit", self.limit, "at least 1 picture")
+        require(0 <= self.share <= 1, "share", self.share, "between 0 and 1")
+        require(1 <= self.strength <= 255, "strength", self.strength, "between 1 and 255")
+        require(self.seed >= 0, "seed", self.seed, "0 or more")
+        if self.corrupt == "foreign" and not (self.foreign and Path(self.foreign).is_dir()):
+            raise InputError(f"foreign = {self.foreign!r}: must be a folder of captioned pictures of another style")
+
+
+def limited(
+    pictures: Sequence[Image.Image], captions: Sequence[str], config: DataConfig
+) -> tuple[list[Image.Image], list[str]]:
+    """`config.limit` of n pictures with their captions, in their order; a larger limit keeps a smaller one's.
+
+    Raises `InputError` where there are fewer.
+    """
+    n = len(pictures)
+    if config.limit is None:
+        return list(pictures), list(captions)
+    require(config.limit <= n, "data.limit", config.limit, f"at most {n}, the style's pictures")
+    keep = sorted(torch.randperm(n, generator=_generator(config.seed, "limit"))[: config.limit].tolist())
+    return [pictures[i] for i in keep], [captions[i] for i in keep]
+
+
+def corrupted(
+    pictures: Sequence[Image.Image],
+    captions: Sequence[str],
+    config: DataConfig,
+    foreign: Sequence[tuple[Image.Image, str]] = (),
+    attack: Callable[[Image.Image, torch.Generator], Image.Image] | None = None,
+) -> tuple[list[Image.Image], list[str], list[int]]:
+    """n pictures and captions of which share · n, rounded but at least one, are corrupted, and which ones, ascending.
+
+    captions: they pass theirs round among themselves, so that none keeps its own; a single one takes another
+    picture's. noise: Gaussian, of `strength`. foreign: their places go to `foreign` pictures, no one twice, each with
+    its own caption, for a caption that does not fit would be a second fault. adversarial: `attack(picture, generator)`.
+
+    A larger share corrupts a smaller one's pictures too, and a picture's noise depends on (seed, index) alone.
+    Raises `InputError` where there are too few pictures to take a caption or a foreign picture from.
+    """
+    n = len(pictures)
+    pictures, captions = list(pictures), list(captions)
+    if config.corrupt == "none" or config.share == 0:
+        return pictures, captions, []
+    count = max(1, round(config.share * n))
+    which = torch.randperm(n, generator=_generator(config.seed, "which"))[:count].tolist()
+    if config.corrupt == "captions":
+        require(n >= 2, "data.corrupt", "captions", "another: of a single picture there is no caption to exchange")
+        theirs = [captions[i] for i in _donors(which, n, config.seed)]
+        for i, caption in zip(which, theirs, strict=True):
+            captions[i] = caption
+    elif config.corrupt == "foreign":
+        enough = f"at most {len(foreign) / n:.2f}, for data.foreign holds {len(foreign)} pictures"
+        require(count <= len(foreign), "data.share", config.share, enough)
+        order = torch.randperm(len(foreign), generator=_generator(config.seed, "foreign")).tolist()
+        for i, j in zip(which, order, strict=False):
+            pictures[i], captions[i] = foreign[j]
+    else:
+        for i in which:
+            generator = _generator(config.seed, config.corrupt, i)
+            if config.corrupt == "noise":
+                pictures[i] = noisy(pictures[i], config.strength, generator)
+            else:
+                pictures[i] = attack(pictures[i], generator)
+    return pictures, captions, sorted(which)
+
+
+def noisy(picture: Image.Image, strength: float, generator: torch.Generator) -> Image.Image:
+    """An RGB picture with Gaussian noise of standard deviation `strength`, in pixel values of 0…255."""
+    values = torch.from_numpy(np.array(picture)).float()  # (h, w, 3)
+    values += strength * torch.randn(values.shape, generator=generator)
+    return Image.fromarray(values.round().clamp(0, 255).byte().numpy())
+
+
+def vae_attack(vae, pixels: Tensor, strength: float, steps: int, generator: torch.Generator) -> Tensor:
+    """Pixels (3, h, w) in −1…1, moved by at most `strength` / 127.5 each, whose encoded mean is far from the clean one.
+
+    Projected gradient ascent on the squared distance of latent means, from a random start (arXiv 1706.06083); such
+    pictures mislead whatever works on latents (PhotoGuard's encoder attack, arXiv 2302.06588). Float32; no gradient
+    reaches the autoencoder's parameters.
+    """
+    bound = strength / 127.5
+    clean = pixels.float()[None].to(vae.device)
+    with torch.no_grad():
+        goal = vae.encode(clean).latent_dist.mean  # (1, c, h / f, w / f)
+    # at the clean picture itself the distance has no slope
+    moved = clean + bound * (2 * torch.rand(clean.shape, generator=generator) - 1).to(clean)
+    with torch.enable_grad():
+        for _ in range(steps):
+            moved = moved.clamp(-1, 1).requires_grad_()
+            distance = (vae.encode(moved).latent_dist.mean - goal).square().sum()
+            (slope,) = torch.autograd.grad(distance, moved)
+            step = 2.5 * bound / steps * slope.sign()  # 2.5: reaches the bound from anywhere within it
+            moved = clean + (moved.detach() + step - clean).clamp(-bound, bound)
+    return moved.clamp(-1, 1)[0].to(pixels.device)
+
+
+def attacker(vae, size: int, strength: float, steps: int = STEPS) -> Callable:
+    """`attack(picture, generator)` for `corrupted`: `vae_attack` on the picture's central square, `size` a side.
+
+    8-bit again, and still within `strength`; another resolution than the training's would blur the attack away.
+    """
+
+    def attack(picture: Image.Image, generator: torch.Generator) -> Image.Image:
+        clean = square(picture, size)
+        pixels = to_tensor(clean)
+        moved = (vae_attack(vae, pixels, strength, steps, generator) - pixels) * 127.5
+        moved = moved.round().clamp(-int(strength), int(strength)).permute(1, 2, 0).numpy()  # (h, w, 3)
+        return Image.fromarray((np.array(clean) + moved).clip(0, 255).astype(np.uint8))
+
+    return attack
+
+
+def _donors(which, n, seed):
+    """Whose caption each takes: the next one's; `which` is in random order already."""
+    if len(which) > 1:
+        return which[1:] + which[:1]
+    others = [i for i in range(n) if i not in which]
+    return [others[int(torch.randint(len(others), (1,), generator=_generator(seed, "captions")))]]
+
+
+def _generator(seed: int, draw: str, index: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed((seed * len(DRAWS) + DRAWS.index(draw)) * 1_000_003 + index)

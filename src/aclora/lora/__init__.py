@@ -1,0 +1,1 @@
+"""LoRA tensors: their spectra, RESTART, and their files. No model is needed."""

@@ -1,0 +1,157 @@
+"""AC-LoRA (arXiv 2504.02231): LoRA at a generous rank whose noise is replaced every E epochs.
+
+The last threshold tells how much of the adapter is signal; it is cut down to that at the end.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from aclora.core.errors import InputError, require
+from aclora.lora.restart import carry_moments, restart, threshold
+from aclora.lora.spectra import product_svd, rank_for_energy, truncate
+from aclora.lora.tuner import LoraTuner
+
+
+@dataclass(frozen=True)
+class AcLoraConfig:
+    """The `aclora` section of params.yaml."""
+
+    restart_every: int = 10
+    alpha: float = 1.0
+    max_rank: int = 16
+    restart_on: Literal["factors", "product"] = "factors"
+    noise: Literal["gaussian", "zero", "structured"] = "gaussian"
+    refill: Literal["init", "noise"] = "init"
+    threshold: float | Literal["dynamic"] = "dynamic"
+    threshold_max: float = 1.0
+    unify: Literal["max", "mean", "none"] = "max"
+    min_index: int = 1
+    max_index: int | None = None
+    optimizer_state: Literal["keep", "reset", "project"] = "keep"
+    signal_rank: Literal["energy", "unified", "per_layer"] = "energy"
+
+    def __post_init__(self):
+        require(self.restart_every >= 1, "restart_every", self.restart_every, "at least 1 epoch")
+        require(self.alpha > 0, "alpha", self.alpha, "above 0")
+        require(self.max_rank >= 2, "max_rank", self.max_rank, "at least 2, or nothing could be noise")
+        fixed = self.threshold != "dynamic"
+        require(not fixed or 0 < self.threshold < 1, "threshold", self.threshold, "between 0 and 1, or dynamic")
+        require(0 < self.threshold_max <= 1, "threshold_max", self.threshold_max, "above 0 and at most 1")
+        least, most = self.min_index, self.max_index
+        below = f"at least 1 and below max_rank = {self.max_rank}, or nothing could be noise"
+        require(1 <= least < self.max_rank, "min_index", least, below)
+        require(most is None or most >= least, "max_index", most, f"at least min_index = {least}, or null")
+        if self.restart_on == "factors":
+            why = "init where restart_on = 'factors' (noise says what is put in there), or set restart_on: product"
+            require(self.refill == "init", "refill", self.refill, why)
+        else:
+            why = "gaussian where restart_on = 'product' (refill says what is put in there), or set restart_on: factors"
+            require(self.noise == "gaussian", "noise", self.noise, why)
+
+
+class AcLora(LoraTuner):
+    """LoRA at `max_rank` with RESTART every `restart_every` epochs, none after the last.
+
+    A RESTART's record holds p and I, the probe before and after, and lists over the layers: I_A and I_B are the I_M
+    before unification, kept_ the share of energy kept, sigma_ the noise's standard deviation, norm_ratio_ ‖M'‖ / ‖M‖;
+    "values" (layers, 2, R) are the singular values before. With `restart_on: product` all but sigma_ are those of
+    ΔW, the same for A and for B.
+    """
+
+    config_type = AcLoraConfig
+
+    rank_knob = "aclora.max_rank"
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.losses: list[float] = []  # of the epochs since the last RESTART
+        self.p: float | None = None
+        self.index: int | None = None
+
+    def epoch_end(self, end):
+        self.losses.append(end.loss)
+        last = end.epoch == end.epochs
+        if end.epoch % self.config.restart_every and not (last and self.p is None):
+            return None
+        mean = sum(self.losses) / len(self.losses)
+        p = self._threshold(mean, end)
+        if last:  # no RESTART after the last epoch; a run too short for any still has its threshold
+            self.p = p if self.p is None else self.p
+            return None
+        finite = torch.stack([a.isfinite().all() & b.isfinite().all() for a, b in self.layers.values()]).tolist()
+        if not all(finite):
+            name = list(self.layers)[finite.index(False)]
+            raise InputError(
+                f"layer {name} is not finite at the RESTART of epoch {end.epoch}: lower train.learning_rate"
+            )
+        before = end.probe()
+        config = self.config
+        done = restart(
+            self.factors(),
+            p,
+            end.generator,
+            on=config.restart_on,
+            noise=config.noise,
+            refill=config.refill,
+            unify=config.unify,
+            floor=config.min_index,
+            ceiling=config.max_index,
+        )
+        with torch.no_grad():
+            for name, pair in self.layers.items():
+                for old, new in zip(pair, done.factors[name], strict=True):
+                    old.copy_(new)
+        carry_moments(end.optimizer, self.layers, done, config.optimizer_state)
+        self.losses, self.p, self.index = [], p, done.index
+        return {
+            "loss": mean,
+            "p": p,
+            "I": done.index,
+            "I_A": done.signal_index[:, 0].tolist(),
+            "I_B": done.signal_index[:, 1].tolist(),
+            "kept_A": done.kept[:, 0].tolist(),
+            "kept_B": done.kept[:, 1].tolist(),
+            "sigma_A": done.sigma[:, 0].tolist(),
+            "sigma_B": done.sigma[:, 1].tolist(),
+            "norm_ratio_A": done.norm_ratio[:, 0].tolist(),
+            "norm_ratio_B": done.norm_ratio[:, 1].tolist(),
+            "probe_before": before,
+            "probe_after": end.probe(),
+            "values": done.values,
+        }
+
+    def state(self):
+        return {}, {"losses": self.losses, "p": self.p, "index": self.index}
+
+    def restore(self, tensors, values):
+        self.losses, self.p, self.index = values["losses"], values["p"], values["index"]
+
+    def _threshold(self, loss, end):
+        p = self.config.threshold
+        if p == "dynamic":
+            p = threshold(loss, self.config.alpha, end.epoch, end.epochs)
+        return min(p, self.config.threshold_max)
+
+    def signal(self):
+        """The leading components of ΔW itself, by `signal_rank`, and the error of each layer.
+
+        energy: the smallest rank at which every layer keeps the last p of its energy ·
+        unified: the I of the last RESTART · per_layer: each layer its own rank for p.
+        """
+        factors = self.factors()
+        spectra = {name: product_svd(*pair)[1] for name, pair in factors.items()}
+        ranks = {name: rank_for_energy(d, self.p) for name, d in spectra.items()}
+        if self.config.signal_rank == "energy":
+            ranks = dict.fromkeys(ranks, max(ranks.values()))
+        if self.config.signal_rank == "unified":
+            ranks = dict.fromkeys(ranks, self.index or max(ranks.values()))
+        cut, errors = {}, {}
+        for name, pair in factors.items():
+            *cut[name], errors[name] = truncate(*pair, ranks[name])
+        report = {"p": self.p, "I": self.index, "by": self.config.signal_rank, "rank": ranks, "error": errors}
+        return {name: tuple(pair) for name, pair in cut.items()}, report
+
+
+METHOD = AcLora

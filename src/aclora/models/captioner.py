@@ -1,0 +1,40 @@
+"""A captioner for pictures without a caption: BLIP (arXiv 2201.12086)."""
+
+from collections.abc import Callable
+
+from PIL import Image
+
+from aclora.core.errors import InputError
+from aclora.data.captions import CaptionsConfig
+
+
+def blip(config: CaptionsConfig) -> Callable[[Image.Image], str]:
+    """A captioner: BLIP (arXiv 2201.12086) from a folder or the hub, greedy, so that it repeats itself.
+
+    Raises `InputError` if it cannot be loaded, or comes with the empty vocabulary that transformers
+    makes up where a tokenizer's files are missing.
+    """
+    import torch
+    from transformers import AutoTokenizer, BlipForConditionalGeneration
+    from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
+
+    where = {"revision": config.revision} if config.revision else {}
+    try:
+        model = BlipForConditionalGeneration.from_pretrained(config.model, dtype=torch.float32, **where).eval()
+        look = BlipImageProcessorPil.from_pretrained(config.model, **where)
+        tokenizer = AutoTokenizer.from_pretrained(config.model, **where)
+    except (OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise InputError(f"captions.model = {config.model!r} cannot be loaded: {first}") from None
+    if len(tokenizer) < 100:
+        raise InputError(
+            f"captions.model = {config.model!r}: its tokenizer knows {len(tokenizer)} words; its vocab.txt is missing"
+        )
+
+    def write(picture: Image.Image) -> str:
+        pixels = look(picture, return_tensors="pt").pixel_values
+        with torch.no_grad():
+            tokens = model.generate(pixel_values=pixels, max_new_tokens=config.max_new_tokens, do_sample=False)
+        return tokenizer.decode(tokens[0], skip_special_tokens=True)
+
+    return write

@@ -1,0 +1,116 @@
+"""Prompts × seeds → pictures, and the sheet that shows them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from safetensors.torch import load_file
+
+from aclora.core.errors import InputError, require
+
+
+@dataclass(frozen=True)
+class GenerateConfig:
+    """The `generate` section of params.yaml."""
+
+    prompts: str
+    images_per_prompt: int = 2
+    without_trigger: int = 1
+    seed: int = 30
+    num_inference_steps: int = 20
+    guidance_scale: float = 7.5
+    batch_size: int = 16
+    adapter: Literal["trained", "signal"] = "trained"
+    sheet_rows: int = 8
+
+    def __post_init__(self):
+        require(self.images_per_prompt >= 1, "images_per_prompt", self.images_per_prompt, "at least 1")
+        require(self.without_trigger >= 0, "without_trigger", self.without_trigger, "0 or more")
+        require(self.seed >= 0, "seed", self.seed, "0 or more")
+        require(self.num_inference_steps >= 1, "num_inference_steps", self.num_inference_steps, "at least 1")
+        require(self.guidance_scale >= 0, "guidance_scale", self.guidance_scale, "0 or more")
+        require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
+        require(self.sheet_rows >= 1, "sheet_rows", self.sheet_rows, "at least 1")
+
+
+def read_prompts(file: Path) -> list[str]:
+    """One prompt a line; blank lines do not count."""
+    try:
+        prompts = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except FileNotFoundError:
+        raise InputError(f"generate.prompts = {str(file)!r}: no such file; it holds one prompt a line") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{file} is not UTF-8: save it as UTF-8") from None
+    if not prompts:
+        raise InputError(f"{file} holds no prompts: write one a line")
+    return prompts
+
+
+def load_adapter(pipe, place: Path) -> None:
+    """Put an adapter, a file or a PEFT folder as `adapters.export` writes them, into the pipeline's UNet."""
+    if place.is_file():
+        pipe.unet.load_lora_adapter(place.parent, weight_name=place.name, prefix="unet")
+        return
+    from peft import PeftConfig, set_peft_model_state_dict
+
+    pipe.unet.add_adapter(PeftConfig.from_pretrained(place))
+    tensors = load_file(place / "adapter_model.safetensors")
+    bare = {name.removeprefix("base_model.model."): tensor for name, tensor in tensors.items()}
+    odd = set_peft_model_state_dict(pipe.unet, bare, adapter_name="default").unexpected_keys
+    if odd:
+        raise InputError(f"{place}: {odd[0]} has no place in the model; was it trained on another base model?")
+
+
+@torch.no_grad()
+def sample(pipe, prompts: list[str], seeds: list[int], config: GenerateConfig, size: int) -> Iterator[Image.Image]:
+    """One picture of side `size` for each pair of prompt and seed, in their order.
+
+    Each picture's noise comes from its own seed, on the CPU: neither batches nor devices change it.
+    """
+    for start in range(0, len(prompts), config.batch_size):
+        part = slice(start, start + config.batch_size)
+        yield from pipe(
+            prompts[part],
+            num_inference_steps=config.num_inference_steps,
+            guidance_scale=config.guidance_scale,
+            height=size,
+            width=size,
+            generator=[torch.Generator().manual_seed(s) for s in seeds[part]],
+        ).images
+
+
+def nearest(pictures: list[Image.Image], among: list[Image.Image], side: int = 32) -> list[int]:
+    """For each picture the index of the one in `among` with the least squared difference in pixels.
+
+    Both are compared as RGB at `side` × `side`: what looks alike at a glance.
+    """
+    a, b = (torch.stack([_small(p, side) for p in ps]) for ps in (pictures, among))
+    return torch.cdist(a, b).argmin(1).tolist()
+
+
+def contact_sheet(
+    rows: list[str], columns: list[str], pictures: list[list[Image.Image]], cell: int = 192
+) -> Image.Image:
+    """A labelled table of pictures, a row each prompt; every picture is fitted into `cell` pixels."""
+    font, pad, label = ImageFont.load_default(13), 6, 30
+    sheet = Image.new("RGB", (len(columns) * (cell + pad) + pad, label + len(rows) * (cell + label)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for j, name in enumerate(columns):
+        draw.text((pad + j * (cell + pad), 8), name, "black", font)
+    for i, (text, line) in enumerate(zip(rows, pictures, strict=True)):
+        top = label + i * (cell + label)
+        for j, picture in enumerate(line):
+            # small pictures are enlarged by whole pixels, so that they look as they are
+            small = max(picture.size) < cell
+            way = Image.Resampling.NEAREST if small else Image.Resampling.LANCZOS
+            sheet.paste(picture.resize((cell, cell), way), (pad + j * (cell + pad), top))
+        draw.text((pad, top + cell + 5), text, "black", font)
+    return sheet
+
+
+def _small(picture, side):
+    small = picture.convert("RGB").resize((side, side), Image.Resampling.BOX)
+    return torch.frombuffer(bytearray(small.tobytes()), dtype=torch.uint8).float()

@@ -1,0 +1,1 @@
+"""What stands around a run: git, DVC, fingerprints, child processes."""

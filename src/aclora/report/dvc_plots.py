@@ -1,0 +1,41 @@
+"""DVC's plots as one HTML page that needs no network: its own loads Vega from a server, and is blank without one."""
+
+import subprocess
+import tempfile
+from pathlib import Path
+
+from aclora.core.errors import InputError
+
+PAGE = """<!DOCTYPE html>
+<html>
+<head>
+<meta charset="utf-8">
+<title>aclora: plots</title>
+<style>body {{ font-family: sans-serif; }} img {{ max-width: 100%; }}</style>
+<script>
+(() => {{ {libraries} }})();
+</script>
+</head>
+<body>
+{{plot_divs}}
+</body>
+</html>
+"""
+
+
+def write(revisions: list[str], folder: Path) -> Path:
+    """Draw the plots of `revisions` (git revisions or experiments) beside those of the workspace into `folder`;
+    returns the page. Raises `InputError` with what DVC says where it cannot."""
+    import vl_convert
+
+    with tempfile.TemporaryDirectory() as scratch:
+        template = Path(scratch) / "page.html"
+        template.write_text(PAGE.format(libraries=vl_convert.javascript_bundle()), encoding="utf-8")
+        done = subprocess.run(
+            ["dvc", "plots", "diff", *revisions, "-o", str(folder), "--html-template", str(template)],
+            capture_output=True,
+            text=True,
+        )
+    if done.returncode:
+        raise InputError(f"dvc plots diff {' '.join(revisions)}: {done.stderr.strip().splitlines()[-1]}")
+    return folder / "index.html"

@@ -1,0 +1,1 @@
+"""The training loop, what is added to its loss, and its checkpoints."""

@@ -1,0 +1,146 @@
+"""A training's checkpoints and its history so far, in a folder that DVC does not know.
+
+A checkpoint is whole or absent: it is written beside its place, synced and renamed. Two are kept. Whatever a training
+writes here changes none of its outs.
+"""
+
+import contextlib
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from aclora.core.errors import require
+
+FOLDER = Path(".cache/training")
+KEPT = 2
+VALUES = "values"  # a record's tensor; the rest of it is JSON
+
+
+@dataclass(frozen=True)
+class CheckpointsConfig:
+    """The `checkpoints` section of params.yaml."""
+
+    every: int = 10
+
+    def __post_init__(self):
+        require(self.every >= 1, "every", self.every, "at least 1 epoch")
+
+
+class Checkpoints:
+    """What is kept of one training, in `folder`: `history.jsonl`, line by line, and the two last checkpoints.
+
+    `machine` says what kind of machine computes; a checkpoint of another kind is left alone, because going on from it
+    would not give the same bytes.
+    """
+
+    def __init__(self, folder: Path, config: CheckpointsConfig, machine: str):
+        self.folder, self.every, self.machine = folder, config.every, machine
+        self.history: list[dict] = []  # records without their tensors
+        self.values: list[Tensor] = []  # the tensors of those that had one
+        self.state: tuple[int, dict[str, Tensor], dict] | None = None  # epoch, tensors and values to go on from
+        self.failed = False
+        folder.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def log(self) -> Path:
+        """The history so far, one JSON object a line."""
+        return self.folder / "history.jsonl"
+
+    def add(self, record: dict) -> None:
+        """Keep a record of the history; it is on disk at once, its tensor with the next checkpoint."""
+        if VALUES in record:
+            self.values.append(record[VALUES])
+        self.history.append({k: v for k, v in record.items() if k != VALUES})
+        with contextlib.suppress(OSError), self.log.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(self.history[-1]) + "\n")
+
+    def due(self, epoch: int) -> bool:
+        """Is a checkpoint wanted at this epoch's end?"""
+        return epoch % self.every == 0
+
+    def save(self, epoch: int, tensors: dict[str, Tensor], values: dict) -> None:
+        """Write the checkpoint of an epoch's end; where there is no room, say so and leave the older ones."""
+        about = {"epoch": epoch, "machine": self.machine, "history": self.history, "values": values}
+        tensors = {f"state.{k}": v.detach().cpu().contiguous() for k, v in tensors.items()}
+        tensors |= {f"record.{i}": v.contiguous() for i, v in enumerate(self.values)}
+        try:
+            _write(self.folder / f"{epoch:06}.safetensors", save(tensors, {"about": json.dumps(about)}))
+        except OSError as error:
+            if not self.failed:
+                print(
+                    f"checkpoint of epoch {epoch} not written ({error.strerror}): free space, for instance other "
+                    f"trainings' folders in {FOLDER}; training goes on, older checkpoints stand",
+                    file=sys.stderr,
+                )
+            self.failed = True
+            return
+        for old in self._files()[:-KEPT]:
+            old.unlink()
+
+    def load(self) -> "Checkpoints":
+        """Set `state`, history and log to the last whole checkpoint, or to nothing where there is none."""
+        self.state = next((s for file in reversed(self._files()) if (s := self._read(file))), None)
+        lines = "".join(json.dumps(r) + "\n" for r in self.history)
+        with contextlib.suppress(OSError):
+            _write(self.log, lines.encode())
+        return self
+
+    def clear(self) -> None:
+        """Delete the checkpoints: the training is over and its outs stand. The log stays."""
+        for file in self._files():
+            file.unlink()
+
+    def standing(self) -> str:
+        """The end of an error's line: where the last checkpoint stands; empty without one."""
+        files = self._files()
+        return f"; the checkpoint of epoch {int(files[-1].stem)} stands: {files[-1]}" if files else ""
+
+    def _files(self):
+        return sorted(self.folder.glob("*.safetensors"))
+
+    def _read(self, file):
+        try:
+            with safe_open(file, "pt") as content:
+                about = json.loads(content.metadata()["about"])
+                tensors = {k: content.get_tensor(k).clone() for k in content.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError, KeyError, ValueError) as error:
+            print(f"{file} is not a checkpoint ({error}): it is passed over", file=sys.stderr)
+            return None
+        if about["machine"] != self.machine:
+            print(f"{file} is of {about['machine']}, this is {self.machine}: it is passed over", file=sys.stderr)
+            return None
+        self.history = about["history"]
+        self.values = [tensors[f"record.{i}"] for i in range(sum(k.startswith("record.") for k in tensors))]
+        state = {k.removeprefix("state."): v for k, v in tensors.items() if k.startswith("state.")}
+        return about["epoch"], state, about["values"]
+
+
+def machine(device: torch.device) -> str:
+    """What must be equal for a training to go on as it would have: torch and the kind of device."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
+    return f"torch {torch.__version__}, {device.type}, {name}"
+
+
+def _write(file, content):
+    """Write a file so that it is whole or, after whatever happens, still the one before."""
+    part = file.with_name(".part")
+    try:
+        with part.open("wb") as out:
+            out.write(content)
+            out.flush()
+            os.fsync(out.fileno())
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)
+    folder = os.open(file.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the name, too
+    finally:
+        os.close(folder)

@@ -1,0 +1,84 @@
+"""What is dirty, what is fetched, what is committed."""
+
+import pytest
+
+from aclora.core.errors import InputError
+from flows import dvc_graph, worktree
+
+
+def test_what_dvc_makes_is_no_dirt(toy):
+    toy.run("dvc", "repro")
+    worktree.refuse_dirty(dvc_graph.outs(), "retrain")
+    commit = worktree.commit(dvc_graph.outs(), "retrain: all")
+    assert toy.run("git", "log", "-1", "--format=%h %s").stdout == f"{commit} retrain: all\n"
+    kept = toy.run("git", "show", "--name-only", "--format=").stdout.split()
+    scores = {f"metrics/{style}/{file}" for style in ("ink", "oil") for file in ("scores.json", "pages/1.txt")}
+    assert set(kept) == {"dvc.lock", "captions/.gitignore", "adapters/.gitignore"} | scores
+    assert worktree.commit(dvc_graph.outs(), "again") is None
+
+
+@pytest.mark.parametrize("kind", ["changed", "deleted", "staged", "new"])
+def test_everything_else_is(toy, kind):
+    file = toy.folder / "pictures/oil" / ("2.png" if kind == "new" else "1.png")
+    file.unlink() if kind == "deleted" else file.write_text("other")
+    if kind == "staged":
+        toy.run("git", "add", "-A")
+    message = rf"the work tree is dirty: pictures/oil/{file.name}; retrain starts from a commit: commit or stash them"
+    with pytest.raises(InputError, match=message):
+        worktree.refuse_dirty(dvc_graph.outs(), "retrain")
+
+
+def test_a_branch_is_forwarded_and_never_merged(toy):
+    assert worktree.pull() is None
+    other = toy.folder.parent / "other"
+    toy.run("git", "clone", "-q", "--bare", ".", str(other.with_suffix(".git")))
+    toy.run("git", "remote", "add", "origin", str(other.with_suffix(".git")))
+    toy.run("git", "push", "-q", "-u", "origin", "main")
+    toy.run("git", "clone", "-q", str(other.with_suffix(".git")), str(other))
+    for command in (["commit", "--allow-empty", "-qm", "theirs"], ["push", "-q"]):
+        toy.run("git", "-C", str(other), "-c", "user.name=t", "-c", "user.email=t@t", *command)
+    assert worktree.pull().endswith("theirs")
+    toy.run("git", "commit", "--allow-empty", "-qm", "ours")
+    toy.run("git", "-C", str(other), "-c", "user.name=t", "-c", "user.email=t@t", "commit", "--allow-empty", "-qm", "x")
+    toy.run("git", "-C", str(other), "push", "-q")
+    with pytest.raises(InputError, match=r"^git pull: "):
+        worktree.pull()
+
+
+def test_a_commit_that_others_can_get(toy):
+    with pytest.raises(InputError, match=r"^commit .{7} is in no branch of a git remote, .*: git push first"):
+        worktree.shared()
+    assert not worktree.push()
+    bare, other = toy.folder.parent / "origin.git", toy.folder.parent / "other"
+    toy.run("git", "clone", "-q", "--bare", ".", str(bare))
+    toy.run("git", "clone", "-q", str(bare), str(other))
+    toy.run("git", "remote", "add", "origin", str(bare))
+    toy.run("git", "fetch", "-q")
+    toy.run("git", "branch", "-q", "-u", "origin/main")
+    toy.run("git", "commit", "--allow-empty", "-qm", "ours")
+    assert worktree.push()
+    commit = worktree.shared()
+    toy.run("git", "-C", str(other), "fetch", "-q")
+    assert toy.run("git", "-C", str(other), "log", "-1", "--format=%H", "origin/main").stdout == f"{commit}\n"
+
+
+def test_a_checkout_puts_back_what_dvc_made(toy):
+    first = worktree.git("rev-parse", "HEAD").strip()
+    toy.run("dvc", "repro", "evaluate@oil")
+    worktree.commit(dvc_graph.outs(), "all")
+    toy.edit("params.yaml", "seed: 0", "seed: 1")
+    toy.commit()
+    toy.run("dvc", "repro", "evaluate@oil")  # dvc.lock and a file that git keeps differ now
+    worktree.check_out("main")
+    assert worktree.git("status", "--porcelain") == ""
+    worktree.check_out(first)
+    assert not (toy.folder / "dvc.lock").exists()
+    with pytest.raises(InputError, match=r"^git checkout: "):
+        worktree.check_out("c" * 40)
+
+
+def test_one_run_at_a_time(toy):
+    with worktree.alone(), pytest.raises(InputError, match="every worker needs a clone of its own"), worktree.alone():
+        pass
+    with worktree.alone():
+        pass

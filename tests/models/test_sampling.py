@@ -1,0 +1,55 @@
+"""Pictures depend on prompt and seed alone; the sheet shows what it says."""
+
+import pytest
+from PIL import Image
+
+from aclora.core.errors import InputError
+from aclora.models.sampling import GenerateConfig, contact_sheet, nearest, read_prompts, sample
+
+PROMPTS = ["a red house", "a blue boat", "a white cat"]
+
+
+def make(pipe, prompts=PROMPTS, seeds=(1, 2, 3), **knobs):
+    config = GenerateConfig(prompts="", num_inference_steps=2, **knobs)
+    return [p.tobytes() for p in sample(pipe, list(prompts), list(seeds), config, 16)]
+
+
+def test_the_same_seeds_give_the_same_pictures(tiny):
+    assert make(tiny) == make(tiny)
+    assert make(tiny)[0] != make(tiny, seeds=(9, 2, 3))[0]
+
+
+def test_batches_change_nothing_that_is_seen(tiny):
+    together, apart = make(tiny), make(tiny, batch_size=1)
+    for x, y in zip(together, apart, strict=True):
+        assert max(abs(a - b) for a, b in zip(x, y, strict=True)) <= 1
+
+
+@pytest.mark.parametrize("change", [{"guidance_scale": 1.0}, {"num_inference_steps": 3}], ids=lambda c: next(iter(c)))
+def test_knobs_matter(tiny, change):
+    config = GenerateConfig(prompts="", **({"num_inference_steps": 2} | change))
+    assert [p.tobytes() for p in sample(tiny, PROMPTS, [1, 2, 3], config, 16)] != make(tiny)
+
+
+def test_prompts_are_lines(tmp_path):
+    file = tmp_path / "prompts.txt"
+    file.write_text("a cat\n\n  a dog \n", encoding="utf-8")
+    assert read_prompts(file) == ["a cat", "a dog"]
+    for content, said in ((b"\n", "holds no prompts"), (b"caf\xe9", "is not UTF-8")):
+        file.write_bytes(content)
+        with pytest.raises(InputError, match=said):
+            read_prompts(file)
+    with pytest.raises(InputError, match=r"generate.prompts = .* no such file"):
+        read_prompts(tmp_path / "none.txt")
+
+
+def test_nearest_finds_the_same_picture_at_another_size():
+    colours = [Image.new("RGB", (40, 40), c) for c in ("red", "green", "blue")]
+    assert nearest([c.resize((64, 64)) for c in reversed(colours)], colours) == [2, 1, 0]
+
+
+def test_the_sheet_holds_every_picture_where_it_belongs():
+    red, blue = Image.new("RGB", (64, 64), "red"), Image.new("RGB", (64, 64), "blue")
+    sheet = contact_sheet(["one", "two"], ["left", "right"], [[red, blue], [blue, red]], cell=64)
+    centres = [[sheet.getpixel((6 + j * 70 + 32, 30 + i * 94 + 32)) for j in (0, 1)] for i in (0, 1)]
+    assert centres == [[(255, 0, 0), (0, 0, 255)], [(0, 0, 255), (255, 0, 0)]]

@@ -1,0 +1,152 @@
+"""The loop on a tiny UNet: repeatable, steered by every knob, and stopped by a loss that is no number."""
+
+import dataclasses
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from aclora.core.errors import InputError
+from aclora.core.method import method_named
+from aclora.models import stable_diffusion as backbone
+from aclora.training.loop import Diffusion, Encoded, TrainConfig, fit
+
+SHORT = TrainConfig(epochs=3, batch_size=2, learning_rate=1e-2)
+
+
+def style(n=5, seed=0):
+    rng = torch.Generator().manual_seed(seed)
+    mean, text = 0.3 * torch.randn(n, 4, 8, 8, generator=rng), torch.randn(n, 6, 32, generator=rng)
+    return Encoded(mean, torch.full_like(mean, 0.1), {"prompt_embeds": text})
+
+
+def train(pipe, config=SHORT, name="aclora", data=None, **knobs):
+    """(records, final factors, loss at fixed noise) of one run."""
+    torch.manual_seed(0)
+    module = method_named(name)
+    knobs = knobs or {"max_rank": 4, "restart_every": 1}
+    method = module(module.config_type(**knobs))
+    data = data or style()
+    parameters = method.attach(pipe.unet)
+    diffusion = Diffusion(pipe.unet, backbone.training_scheduler(pipe), backbone.predict)
+    records = list(fit(diffusion, data, method, parameters, config, Accelerator(cpu=True)))
+    pipe.unet = diffusion.unet
+    return records, [m.clone() for pair in method.factors().values() for m in pair], diffusion.fixed_loss(data)
+
+
+@pytest.fixture
+def fresh(tiny_folder):
+    """A way to load the tiny pipeline again and again."""
+    return lambda: backbone.load_pipeline(backbone.ModelConfig(name=str(tiny_folder), watch=str(tiny_folder)))
+
+
+def test_two_runs_are_the_same_to_the_bit(fresh):
+    (first, a, _), (second, b, _) = train(fresh()), train(fresh())
+    assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+    assert [r["loss"] for r in first] == [r["loss"] for r in second]
+
+
+def test_records_come_in_order(fresh):
+    records, _, _ = train(fresh())
+    assert [(r["event"], r["epoch"]) for r in records] == [
+        ("epoch", 1),
+        ("restart", 1),
+        ("epoch", 2),
+        ("restart", 2),
+        ("epoch", 3),
+    ]
+
+
+def test_training_lowers_the_loss_it_is_measured_by(fresh):
+    config = dataclasses.replace(SHORT, epochs=12)
+    pipe = fresh()
+    data = style()
+    before = Diffusion(pipe.unet, backbone.training_scheduler(pipe), backbone.predict).fixed_loss(data)
+    _, _, after = train(pipe, config, "lora", data, rank=8)
+    assert after < 0.97 * before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"epochs": 4},
+        {"batch_size": 3},
+        {"learning_rate": 5e-3},
+        {"weight_decay": 0.5},
+        {"max_grad_norm": 1e-3},
+        {"mixed_precision": "bf16"},
+        {"seed": 1},
+    ],
+    ids=lambda c: next(iter(c)),
+)
+def test_every_training_knob_matters(fresh, change):
+    config = dataclasses.replace(SHORT, **change)
+    _, plain, _ = train(fresh())
+    torch.manual_seed(0)
+    module = method_named("aclora")
+    method = module(module.config_type(max_rank=4, restart_every=1))
+    pipe = fresh()
+    parameters = method.attach(pipe.unet)
+    diffusion = Diffusion(pipe.unet, backbone.training_scheduler(pipe), backbone.predict)
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    accelerator = Accelerator(cpu=True, mixed_precision=config.mixed_precision)
+    list(fit(diffusion, style(), method, parameters, config, accelerator))
+    AcceleratorState._reset_state(reset_partial_state=True)
+    changed = [m for pair in method.factors().values() for m in pair]
+    assert not all(torch.equal(x, y) for x, y in zip(plain, changed, strict=True))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"restart_every": 2},
+        {"alpha": 3.0},
+        {"max_rank": 5},
+        {"optimizer_state": "reset"},
+        {"optimizer_state": "project"},
+    ],
+    ids=lambda c: "-".join(map(str, c.values())),
+)
+def test_every_aclora_knob_matters(fresh, change):
+    base = {"max_rank": 4, "restart_every": 1}
+    _, plain, _ = train(fresh(), **base)
+    _, changed, _ = train(fresh(), **(base | change))
+    assert [m.shape for m in plain] != [m.shape for m in changed] or not all(
+        torch.equal(x, y) for x, y in zip(plain, changed, strict=True)
+    )
+
+
+def test_a_loss_that_is_no_number_names_the_knob(fresh):
+    data = style()
+    data.mean[0, 0, 0, 0] = float("nan")
+    with pytest.raises(InputError, match=r"train.learning_rate = 0.01: the loss is nan in epoch 1"):
+        train(fresh(), data=data)
+
+
+def test_the_fixed_loss_does_not_move_by_itself_and_leaves_the_generators_alone(fresh):
+    pipe = fresh()
+    diffusion = Diffusion(pipe.unet, backbone.training_scheduler(pipe), backbone.predict)
+    state = torch.get_rng_state()
+    assert diffusion.fixed_loss(style()) == diffusion.fixed_loss(style(), batch=16)
+    assert diffusion.fixed_loss(style()) == pytest.approx(diffusion.fixed_loss(style(), batch=3), rel=1e-5)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_noise_prediction_is_told_from_velocity(fresh):
+    pipe = fresh()
+    scheduler = backbone.training_scheduler(pipe)
+    x, noise = torch.randn(2, 2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    times = torch.tensor([10, 700])
+    perfect = {
+        "v_prediction": scheduler.get_velocity(x, noise, times),
+        "epsilon": noise,
+    }
+    for kind, answer in perfect.items():
+        scheduler.register_to_config(prediction_type=kind)
+        diffusion = Diffusion(pipe.unet, scheduler, lambda unet, noisy, t, text, y=answer: y)
+        assert diffusion.loss(x, noise, times, {}).item() == 0
+    scheduler.register_to_config(prediction_type="sample")
+    with pytest.raises(InputError, match="prediction_type"):
+        Diffusion(pipe.unet, scheduler, backbone.predict)
