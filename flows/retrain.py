@@ -12,6 +12,8 @@ from prefect.states import Completed, Failed
 
 from aclora.core.errors import InputError, require
 from aclora.evaluation.champion import Verdict, decide
+from aclora.evaluation.evaluate import project_figures
+from aclora.metrics.contract import scores
 from flows import dvc_graph, tasks, worktree
 
 
@@ -70,7 +72,7 @@ def judge(style: str, margin: float) -> Verdict:
             elif champion.fingerprint == run_fingerprint(style):
                 verdict = Verdict(False, f"it is this very run, version {champion.version}", [])
             else:
-                verdict = decide(Path("metrics", style), champion.folder, margin)
+                verdict = decide(Path("metrics", style), champion.folder, margin, scores(project_figures()))
         if verdict.promote:
             store.promote(style)
     except Exception as error:  # MLflow gone, or without this style: retraining has not failed of it

@@ -15,10 +15,9 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from aclora.core import params
 from aclora.core.errors import InputError, require
+from aclora.evaluation.evaluate import project_figures
 from aclora.project import process
 from flows import dvc_graph, tasks, worktree
-
-SHOWN = ("kid", "fid", "cmmd", "clip_score", "dino_score", "image_reward", "copies", "drift")
 
 
 @flow
@@ -124,4 +123,5 @@ def _scores(commit, style):
         scores = json.loads(worktree.git("show", f"{commit}:metrics/{style}/scores.json"))
     except (InputError, ValueError):
         return {}
-    return {key: round(scores[key], 4) for key in SHOWN if scores.get(key) is not None}
+    shown = [figure.name for figure in project_figures().values() if figure.better]
+    return {key: round(scores[key], 4) for key in shown if scores.get(key) is not None}

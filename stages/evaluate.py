@@ -2,6 +2,7 @@
 metrics/<style>/scores.json, and how each figure came about."""
 
 import csv
+import importlib
 import json
 import math
 from pathlib import Path
@@ -14,9 +15,9 @@ from aclora.core.files import writing
 from aclora.core.images import square
 from aclora.core.stage import run
 from aclora.data.pictures import picture_files, read_generated, read_picture
-from aclora.encoders.contract import COMPUTES, Encoder, digest_of
-from aclora.evaluation.evaluate import EvaluateConfig, Seen, evaluate, made_by
-from miniature.judging.encoder import vocabulary
+from aclora.encoders.contract import digest_of
+from aclora.evaluation.evaluate import EvaluateConfig, encoders_of, evaluate
+from aclora.metrics.contract import PictureSet, figures
 
 CACHE = Path(".cache/features")
 
@@ -24,9 +25,9 @@ CACHE = Path(".cache/features")
 def main(name: str) -> None:
     style = params.load(f"styles.{name}", params.StyleConfig)
     config = params.load("evaluate", EvaluateConfig)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    chosen = {kind: getattr(config, kind) for kind in COMPUTES}
-    encoders = {k: Encoder(k, v, CACHE, config.batch_size, device) for k, v in chosen.items() if v}
+    known = figures(config.figures)
+    encoders = encoders_of(config, known, CACHE, "cuda" if torch.cuda.is_available() else "cpu")
+    asks = {knob: {ask for f in known.values() if f.encoder == knob for ask in f.asks} for knob in encoders}
     folder = Path("data/generated") / name
     generated = {kind: read_generated(folder, kind) for kind in ("adapter", "base")}
     if (folder / "without_trigger").is_dir():
@@ -36,14 +37,17 @@ def main(name: str) -> None:
     training = _squares(Path(style.pictures), size)
     real, source, held_out = _reference(style, name, config, size)
 
+    def look(names, pictures, prompts=None):
+        found = {k: e.outputs(asks[k], pictures, names, prompts) for k, e in encoders.items()}
+        return PictureSet(names, prompts, found)
+
     sets = {
-        kind: _look(encoders, [row["file"] for row in rows], pictures, [row["prompt"] for row in rows])
+        kind: look([row["file"] for row in rows], pictures, [row["prompt"] for row in rows])
         for kind, (rows, pictures) in generated.items()
     }
-    words = vocabulary(encoders["judge"].place) if "judge" in encoders else None
-    done = evaluate(sets, _look(encoders, *real), _look(encoders, *training), held_out, words, name)
+    labels = {knob: encoder.labels for knob, encoder in encoders.items()}
+    done = evaluate(known, sets, look(*real), look(*training), held_out, name, labels)
 
-    labels = {kind: encoder.label for kind, encoder in encoders.items()}
     counts = {
         "generated": len(sets["adapter"].names),
         "prompts": len(set(sets["adapter"].prompts)),
@@ -51,29 +55,19 @@ def main(name: str) -> None:
         "reference": len(real[0]),
         "training": len(training[0]),
     }
-    figures = {key: made_by(key, labels, counts) for key in done.scores}
-    for key, interval in done.intervals.items():
-        figures[key]["interval"] = list(interval)
+    digests = {knob: encoder.label for knob, encoder in encoders.items()}
+    about = {score.key: score.rests_on(digests, counts) for score in done.scores}
+    for score, interval in done.intervals.items():
+        about[score.key]["interval"] = list(interval)
     reference = {"what": source, "held_out": held_out, "digest": digest_of(real[1])}
     seeds = {(kind, row["file"]): row["seed"] for kind, (rows, _) in generated.items() for row in rows}
     images = [row | {"seed": seeds[row["set"], row["file"]]} for row in done.images]
     outs = ("scores.json", "evaluation.json", "per_image.csv", "per_reference.csv")
     with writing(*(f"metrics/{name}/{out}" for out in outs)) as (scores, evaluation, of_images, of_reals):
-        _json(done.scores, scores)
-        _json({"reference": reference, "counts": counts, "figures": figures}, evaluation)
+        _json({score.key: value for score, value in done.scores.items()}, scores)
+        _json({"reference": reference, "counts": counts, "figures": about}, evaluation)
         _csv(images, of_images)
         _csv(done.reals, of_reals)
-
-
-def _look(encoders, names, pictures, prompts=None):
-    """What every encoder sees in the pictures; with their prompts also what those that read make of both."""
-    looked = {k: e.look(pictures, names) for k, e in encoders.items() if k != "image_reward"}
-    seen = {k: looked[k]["features"] for k in ("fid", "clip", "dino") if k in looked}
-    if prompts and "clip" in encoders:
-        seen["words"] = encoders["clip"].read(prompts)
-    if prompts and "image_reward" in encoders:
-        seen["reward"] = encoders["image_reward"].score(pictures, prompts, names)
-    return Seen(names, prompts, judge=looked.get("judge"), **seen)
 
 
 def _squares(folder, size):
@@ -85,15 +79,8 @@ def _squares(folder, size):
 def _reference(style, name, config, size):
     """(names, pictures) to compare with, what they are, and whether nobody trained on them."""
     chosen = style.pictures if config.reference == "training" else style.reference
-    if Path(chosen) == Path("miniature/drawing"):
-        from miniature.drawing import STYLES, held_out
-
-        if name not in STYLES:
-            raise InputError(
-                f"styles.{name}.reference = {chosen!r} draws {', '.join(STYLES)} only: name a folder of pictures, "
-                f"{style.pictures} itself if there are no others"
-            )
-        drawn = [picture for picture, _ in held_out(name, config.held_out, size)]
+    if (Path(chosen) / "__init__.py").is_file():  # a Python package that draws them
+        drawn = importlib.import_module(".".join(Path(chosen).parts)).reference(name, config.held_out, size)
         return ([f"drawing {i}" for i in range(len(drawn))], drawn), f"{len(drawn)} held-out drawings", True
     names, pictures = _squares(Path(chosen), size)
     if len(names) < 2:
@@ -102,7 +89,7 @@ def _reference(style, name, config, size):
     if own:
         print(
             f"note: {name} is compared with its own training pictures: FID, KID, CMMD and DINO then reward copies (see "
-            f"docs/metrics.md); name held-out pictures in styles.{name}.reference if there are any"
+            f"docs/guides/judge.md); name held-out pictures in styles.{name}.reference if there are any"
         )
     return (names, pictures), f"{len(names)} {'training ' if own else ''}pictures of {chosen}", not own
 

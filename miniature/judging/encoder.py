@@ -19,6 +19,8 @@ class Judge(nn.Module):
     `vocabulary` lists the names of each; `forward` takes pictures (n, 3, size, size) in −1…1.
     """
 
+    knobs = ("judge", "fid")  # its last hidden layer gives FID's and KID's features
+
     def __init__(self, vocabulary: dict[str, list[str]], size: int = 64, width: int = 256, feature_scale: float = 1.0):
         super().__init__()
         self.vocabulary, self.size, self.width, self.feature_scale = vocabulary, size, width, feature_scale
@@ -87,7 +89,12 @@ class Judge(nn.Module):
             judge.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
             return judge.eval()
 
+    @staticmethod
+    def fits(folder: Path) -> bool:
+        """Is the folder a judge's, and not an Inception's?"""
+        return (folder / "config.json").is_file()
 
-def vocabulary(folder: Path) -> dict[str, list[str]]:
-    """The names of what a judge's folder knows, without loading its network."""
-    return json.loads((folder / "config.json").read_text(encoding="utf-8"))["vocabulary"]
+    @staticmethod
+    def labels(folder: Path) -> dict[str, list[str]]:
+        """The names of what a judge's folder knows, without loading its network."""
+        return json.loads((folder / "config.json").read_text(encoding="utf-8"))["vocabulary"]

@@ -6,7 +6,9 @@ import json
 import pytest
 
 from aclora.evaluation.champion import decide
+from aclora.metrics.contract import figures, scores
 
+SCORES = scores(figures())
 ENCODER = {"encoder": "e 0"}
 PAIRED = ("clip_score", "dino_score", "image_reward")
 
@@ -58,7 +60,7 @@ def test_it_gains_somewhere_and_loses_nowhere(tmp_path, change, promote, why):
     import re
 
     new, old = folder(tmp_path / "new", seed=1, **change), folder(tmp_path / "old", seed=2)
-    verdict = decide(new, old, margin=0.05)
+    verdict = decide(new, old, margin=0.05, scores=SCORES)
     assert verdict.promote == promote
     assert re.search(why, verdict.why), verdict.why
     assert {f["judged"] for f in verdict.figures} >= ({"gain"} if promote else set())
@@ -66,13 +68,13 @@ def test_it_gains_somewhere_and_loses_nowhere(tmp_path, change, promote, why):
 
 def test_the_margin_decides(tmp_path):
     new, old = folder(tmp_path / "new", seed=1, clip_score=0.1, image_reward=-0.2), folder(tmp_path / "old", seed=2)
-    assert not decide(new, old, margin=0.1).promote
-    assert decide(new, old, margin=0.2).promote
+    assert not decide(new, old, margin=0.1, scores=SCORES).promote
+    assert decide(new, old, margin=0.2, scores=SCORES).promote
 
 
 def test_what_does_not_compare_leaves_the_champion(tmp_path):
     new, old = folder(tmp_path / "new", clip_score=1.0, prompts=30), folder(tmp_path / "old")
-    verdict = decide(new, old, margin=0.05)
+    verdict = decide(new, old, margin=0.05, scores=SCORES)
     assert not verdict.promote
     assert "the runs do not compare" in verdict.why
     assert "move the alias by hand" in verdict.why

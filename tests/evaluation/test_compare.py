@@ -10,8 +10,10 @@ import torch
 from aclora.cli.main import main
 from aclora.core.errors import InputError
 from aclora.evaluation.compare import Run, compare, styles_of
-from aclora.evaluation.evaluate import FIGURES
+from aclora.metrics.contract import figures, scores
 
+FIGURES = figures(["miniature.judging"])
+SCORES = scores(FIGURES)
 ENCODERS = {"fid": "judge 1", "clip": "clip 2", "dino": "dino 3", "image_reward": "reward 4", "judge": "judge 1"}
 
 
@@ -41,11 +43,11 @@ def run(seed=0, better=0.0, method="aclora"):
 
 
 def by_name(rows):
-    return {row.name: row for row in rows}
+    return {row.score.key: row for row in rows}
 
 
 def test_a_run_against_itself():
-    rows, improvement, left_out = compare(run(), run())
+    rows, improvement, left_out = compare(run(), run(), SCORES)
     assert improvement == 0
     assert not left_out
     for row in rows:
@@ -54,7 +56,7 @@ def test_a_run_against_itself():
 
 
 def test_what_is_better_is_positive_and_sure():
-    rows, improvement, _ = compare(run(better=1.0), run())
+    rows, improvement, _ = compare(run(better=1.0), run(), SCORES)
     found = by_name(rows)
     for key in ("clip_score", "dino_score", "image_reward"):
         low, high = found[key].interval
@@ -69,14 +71,14 @@ def test_what_is_better_is_positive_and_sure():
 
 
 def test_chance_is_not_taken_for_a_difference():
-    low, high = by_name(compare(run(1), run(2))[0])["image_reward"].interval
+    low, high = by_name(compare(run(1), run(2), SCORES)[0])["image_reward"].interval
     assert low < 0 < high
 
 
 def test_a_rival_near_zero_is_left_out_and_said():
     rival = run()
     rival.scores["image_reward"] = 0.05
-    rows, _, left_out = compare(run(), rival)
+    rows, _, left_out = compare(run(), rival, SCORES)
     assert by_name(rows)["image_reward"].change is None
     assert left_out == {"image_reward": "the rival's 0.05 is too near 0 for a ratio"}
 
@@ -98,7 +100,7 @@ def spoilt(change):
 )
 def test_what_does_not_compare_is_refused(change, said):
     with pytest.raises(InputError, match=said):
-        compare(run(), spoilt(change))
+        compare(run(), spoilt(change), SCORES)
 
 
 def written(folder, run):

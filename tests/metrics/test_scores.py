@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from aclora.core.errors import InputError
 from aclora.metrics.clip_score import clip_score
+from aclora.metrics.contract import figures
 from aclora.metrics.dino_score import ceiling, dino_score, to_real
 from aclora.metrics.drift import drift, likeness
 from aclora.metrics.improvement import average_improvement, relative_change
@@ -130,27 +131,34 @@ OURS = {"fid": 80, "clip_score": 33, "dino_score": 0.44, "image_reward": -0.5, "
 RIVAL = {"fid": 100, "clip_score": 30, "dino_score": 0.4, "image_reward": -1.0, "kid": 1}
 
 
+BETTER = {f.name: f.better for f in figures().values() if f.in_average}
+
+
+def test_the_papers_four_are_averaged():
+    assert BETTER == {"fid": -1, "clip_score": 1, "dino_score": 1, "image_reward": 1}
+
+
 def test_average_improvement_by_hand():
-    average, left_out = average_improvement(OURS, RIVAL)  # of 0.2, 0.1, 0.1 and 0.5
+    average, left_out = average_improvement(OURS, RIVAL, BETTER)  # of 0.2, 0.1, 0.1 and 0.5
     assert average == pytest.approx(0.225)
     assert left_out == {}
-    worse, _ = average_improvement(RIVAL, OURS)  # of -0.25, -1/11, -1/11 and -1
+    worse, _ = average_improvement(RIVAL, OURS, BETTER)  # of -0.25, -1/11, -1/11 and -1
     assert worse == pytest.approx((-0.25 - 2 / 11 - 1) / 4)
 
 
 def test_a_rival_too_near_zero_is_left_out_with_its_reason():
-    average, left_out = average_improvement(OURS, RIVAL | {"image_reward": -0.0514})
+    average, left_out = average_improvement(OURS, RIVAL | {"image_reward": -0.0514}, BETTER)
     assert average == pytest.approx((0.2 + 0.1 + 0.1) / 3)
     assert left_out == {"image_reward": "the rival's -0.0514 is too near 0 for a ratio"}
 
 
 def test_what_only_one_was_measured_by_is_left_out():
-    average, left_out = average_improvement({"fid": 80, "clip_score": 33}, {"fid": 100, "dino_score": 0.4})
+    average, left_out = average_improvement({"fid": 80, "clip_score": 33}, {"fid": 100, "dino_score": 0.4}, BETTER)
     assert average == pytest.approx(0.2)
     assert left_out == dict.fromkeys(["clip_score", "dino_score", "image_reward"], "not measured")
 
 
 def test_no_average_where_nothing_is_left():
-    average, left_out = average_improvement({"image_reward": 1.0, "kid": 3}, {"image_reward": 0.0, "kid": 2})
+    average, left_out = average_improvement({"image_reward": 1.0, "kid": 3}, {"image_reward": 0.0, "kid": 2}, BETTER)
     assert average is None
     assert set(left_out) == {"fid", "clip_score", "dino_score", "image_reward"}

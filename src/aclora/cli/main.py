@@ -122,7 +122,8 @@ def check() -> None:
 def scores() -> None:
     """Print metrics/<style>/scores.json of every style as a table, the adapter beside the base."""
     from aclora.core import params
-    from aclora.evaluation.evaluate import FIGURES
+    from aclora.evaluation.evaluate import project_figures
+    from aclora.metrics.contract import scores as entries
 
     for name in params.styles():
         folder = Path("metrics") / name
@@ -134,7 +135,9 @@ def scores() -> None:
         counts, reference = about["counts"], about["reference"]
         print(f"\n{name}: {counts['generated']} pictures, {counts['prompts']} prompts, against {reference['what']}")
         print(f"  {'':50}{'base':>9}{'adapter':>9}   {'95 % interval':19}{'of adapter − base'}")
-        for key, figure in FIGURES.items():
+        for key, figure in (
+            (k, s) for k, s in entries(project_figures()).items() if s.role in ("adapter", "without_trigger")
+        ):
             if found.get(key) is not None:
                 base = found.get(f"base_{key}")
                 shown = f"{base:9.3f}" if base is not None else " " * 9
@@ -155,7 +158,8 @@ def compare_runs(first: str, second: str, style: str | None) -> None:
     """Print two evaluations side by side, for every style that both have."""
     from aclora.core.errors import did_you_mean
     from aclora.evaluation.compare import compare, styles_of
-    from aclora.evaluation.evaluate import FIGURES
+    from aclora.evaluation.evaluate import project_figures
+    from aclora.metrics.contract import scores as entries
 
     one, other = styles_of(first), styles_of(second)
     both = [name for name in one if name in other]
@@ -163,7 +167,7 @@ def compare_runs(first: str, second: str, style: str | None) -> None:
         raise InputError(f"style {style or '…'!r} was not evaluated in both; {did_you_mean(style or '', both)}")
     for name in [style] if style else both:
         a, b = one[name](), other[name]()
-        rows, improvement, left_out = compare(a, b)
+        rows, improvement, left_out = compare(a, b, entries(project_figures()))
         counts = a.about["counts"]
         print(f"\n{name}: A = {first} ({a.method}), B = {second} ({b.method})")
         print(f"  {counts['generated']} pairs of prompt and seed against {a.about['reference']['what']}\n")
@@ -172,11 +176,11 @@ def compare_runs(first: str, second: str, style: str | None) -> None:
             interval = _interval(row.interval, "+") if row.interval else ""
             change = f"{row.change:+8.1%}" if row.change is not None else ""
             values = f"{row.a:9.3f}{row.b:9.3f}{row.a - row.b:+9.3f}"
-            print(f"  {FIGURES[row.name].label:50}{values}   {interval:18}{change}".rstrip())
+            print(f"  {row.score.label:50}{values}   {interval:18}{change}".rstrip())
         if improvement is not None:
             print(f"\n  average improvement of A over B (FID, CLIP, DINO, ImageReward): {improvement:+.1%}")
         for key, why in left_out.items():
-            print(f"  left out of the average: {FIGURES[key].label[:-2]}, {why}")
+            print(f"  left out of the average: {project_figures()[key].label}, {why}")
         print(
             "  change is relative to |B|, positive where A is better; of FID, KID and CMMD there is no interval here:"
         )

@@ -54,3 +54,6 @@ class Clip(nn.Module):
                 f"{model.config.text_config.vocab_size}: put CLIP's vocab.json and merges.txt, or tokenizer.json, there"
             )
         return cls(model, processor, tokenizer)
+
+
+ENCODER = Clip

@@ -61,3 +61,6 @@ def processor_of(folder: Path, size: int):
             image_std=said["image_std"],
         )
     return ViTImageProcessorPil.from_pretrained(folder)
+
+
+ENCODER = Dino

@@ -193,3 +193,6 @@ def _pixels(picture: Image.Image, side: int) -> Tensor:
     values = torch.from_numpy(np.array(picture)).permute(2, 0, 1) / 255  # (3, side, side)
     mean, deviation = torch.tensor([[0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]])
     return (values - mean.view(3, 1, 1)) / deviation.view(3, 1, 1)
+
+
+ENCODER = Reward

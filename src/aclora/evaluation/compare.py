@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from aclora.core.errors import InputError, did_you_mean
-from aclora.evaluation.evaluate import FIGURES, PAIRED
+from aclora.metrics.contract import Score
 from aclora.metrics.improvement import average_improvement, relative_change
 from aclora.metrics.intervals import cluster_interval
 
@@ -29,33 +29,36 @@ class Run:
 
 @dataclass(frozen=True)
 class Row:
-    """One figure of both runs: a − b with its interval where it is a mean over pictures, and `change`, positive
-    where a is better."""
+    """One score of both runs: a − b with its interval where it is a mean over pictures, and `change`, positive where a
+    is better."""
 
-    name: str
+    score: Score
     a: float
     b: float
     interval: tuple[float, float] | None
     change: float | None
 
 
-def compare(a: Run, b: Run) -> tuple[list[Row], float | None, dict[str, str]]:
-    """Every figure that both have, the average improvement of a over b, and what that left out and why.
+def compare(a: Run, b: Run, scores: dict[str, Score]) -> tuple[list[Row], float | None, dict[str, str]]:
+    """Every one of `scores` that both have, the average improvement of a over b, and what that left out and why.
 
-    Raises `InputError` where they do not compare: other prompts or seeds, another reference, another encoder.
+    `scores` is `metrics.contract.scores` of the figures that the project knows. Raises `InputError` where the runs do
+    not compare: other prompts or seeds, another reference, another encoder.
     """
-    _same_pictures(a, b)
+    _check_pictures(a, b)
     rows = []
-    for name, figure in FIGURES.items():
-        if name in a.scores and name in b.scores and None not in (a.scores[name], b.scores[name]):
-            _same_measure(name, figure, a, b)
-            values = a.scores[name], b.scores[name]
-            change = relative_change(*values, figure.better) if figure.better else None
-            rows.append(Row(name, *values, _interval(name, a, b), change))
-    return rows, *average_improvement(a.scores, b.scores)
+    for key, score in scores.items():
+        if score.role not in ("adapter", "without_trigger") or None in (a.scores.get(key), b.scores.get(key)):
+            continue
+        _check_measure(score, a, b)
+        values = a.scores[key], b.scores[key]
+        change = relative_change(*values, score.better) if score.better else None
+        rows.append(Row(score, *values, _interval(score, a, b), change))
+    averaged = {s.key: s.better for s in scores.values() if s.role == "adapter" and s.figure.in_average}
+    return rows, *average_improvement(a.scores, b.scores, averaged)
 
 
-def _same_pictures(a, b):
+def _check_pictures(a, b):
     first, second = ({(r["set"], r["prompt"], r["seed"]) for r in run.images} for run in (a, b))
     if first != second:
         _, prompt, seed = sorted(first ^ second)[0]
@@ -65,36 +68,37 @@ def _same_pictures(a, b):
         )
 
 
-def _same_measure(name, figure, a, b):
-    one, other = (run.about["figures"][name] for run in (a, b))
+def _check_measure(score, a, b):
+    one, other = (run.about["figures"][score.key] for run in (a, b))
     if one["encoder"] != other["encoder"]:
         raise InputError(
-            f"{name} does not compare: A's is by {one['encoder']}, B's by {other['encoder']}; set evaluate."
-            f"{figure.encoder} alike and run the evaluate stage of both again"
+            f"{score.key} does not compare: A's is by {one['encoder']}, B's by {other['encoder']}; use the same "
+            f"network in evaluate.{score.figure.encoder} and run the evaluate stage of both again"
         )
     ours, theirs = a.about["reference"], b.about["reference"]
-    if figure.against == "reference" and ours["digest"] != theirs["digest"]:
+    if score.figure.against == "reference" and ours["digest"] != theirs["digest"]:
         raise InputError(
-            f"{name} does not compare: A's is against {ours['what']} ({ours['digest']}), B's against {theirs['what']} "
-            f"({theirs['digest']}); evaluate both against the same reference"
+            f"{score.key} does not compare: A's is against {ours['what']} ({ours['digest']}), B's against "
+            f"{theirs['what']} ({theirs['digest']}); evaluate both against the same reference"
         )
 
 
-def _interval(name, a, b):
+def _interval(score, a, b):
     """95 % of the difference of what is a mean over the same prompts and seeds in both runs."""
-    if name not in PAIRED:
+    figure = score.figure
+    if not figure.paired or score.role != "adapter":
         return None
-    kind, column = PAIRED[name]
+    kind = "plain_adapter" if figure.of == "without_trigger" else "adapter"
     mine, theirs = (
-        {(r["prompt"], r["seed"]): float(r[column]) for r in run.images if r["set"] == kind} for run in (a, b)
+        {(r["prompt"], r["seed"]): float(r[figure.name]) for r in run.images if r["set"] == kind} for run in (a, b)
     )
     prompts = [prompt for prompt, _ in mine]
     if len(set(prompts)) < 2:
         return None
     difference = torch.tensor([mine[key] - theirs[key] for key in mine], dtype=torch.float64)
     reals = None
-    if name == "dino_score":
-        of = [[float(r["adapter"]) for r in run.reals] for run in (a, b)]
+    if figure.per_real:
+        of = [[float(r[figure.real_columns[0]]) for r in run.reals] for run in (a, b)]
         reals = torch.tensor(of[0], dtype=torch.float64) - torch.tensor(of[1], dtype=torch.float64)
     return cluster_interval(difference, prompts, reals)
 
@@ -107,7 +111,7 @@ def styles_of(where: str) -> dict[str, Callable[[], Run]]:
         found = [f.parent for f in sorted(home.glob("*/evaluation.json"))]
         if not found:
             raise InputError(f"{where}: no evaluation in it (metrics/<style>/evaluation.json): run `dvc repro` there")
-        return {f.name: lambda f=f: _read(lambda file: (f / file).read_text(encoding="utf-8")) for f in found}
+        return {f.name: lambda f=f: read_run(f) for f in found}
     commit = _commit(where)
     listed = _git("ls-tree", "-r", "--name-only", commit, "metrics").splitlines()
     names = [f.split("/")[1] for f in listed if f.endswith("/evaluation.json")]
@@ -116,14 +120,18 @@ def styles_of(where: str) -> dict[str, Callable[[], Run]]:
     return {n: lambda n=n: _read(lambda file: _git("show", f"{commit}:metrics/{n}/{file}")) for n in names}
 
 
+def read_run(folder: Path) -> Run:
+    """The evaluation in a style's metrics folder."""
+    return _read(lambda file: (folder / file).read_text(encoding="utf-8"))
+
+
 def _read(text):
-    return Run(
-        json.loads(text("scores.json")),
-        json.loads(text("evaluation.json")),
-        list(csv.DictReader(io.StringIO(text("per_image.csv")))),
-        list(csv.DictReader(io.StringIO(text("per_reference.csv")))),
-        json.loads(text("audit.json"))["method"],
-    )
+    try:
+        method = json.loads(text("audit.json"))["method"]
+    except (OSError, InputError):  # a champion's files are those of its evaluation
+        method = ""
+    images, reals = (list(csv.DictReader(io.StringIO(text(file)))) for file in ("per_image.csv", "per_reference.csv"))
+    return Run(json.loads(text("scores.json")), json.loads(text("evaluation.json")), images, reals, method)
 
 
 def _commit(where):

@@ -6,17 +6,12 @@ from typing import Literal
 
 from torch import Tensor
 
+from aclora.core import params
 from aclora.core.errors import InputError, require
-from aclora.metrics.clip_score import clip_score
-from aclora.metrics.cmmd import clip_mmd
-from aclora.metrics.copies import NEAR, nearest, own_distance
-from aclora.metrics.dino_score import ceiling, to_real
-from aclora.metrics.drift import likeness
-from aclora.metrics.fid import frechet_distance
+from aclora.encoders.contract import Encoder
+from aclora.metrics.contract import Context, Figure, PictureSet, Score, figures, outside
+from aclora.metrics.contract import scores as every_score
 from aclora.metrics.intervals import cluster_interval
-from aclora.metrics.kid import kernel_distance
-from aclora.metrics.nfid import normalised_fid
-from miniature.judging.accuracy import class_accuracy, colour_accuracy, object_accuracy
 
 
 @dataclass(frozen=True)
@@ -46,193 +41,136 @@ class EvaluateConfig:
                 )
 
 
-@dataclass(frozen=True)
-class Figure:
-    """One number of an evaluation: its name for people; which way is better (1 up, -1 down, 0 neither); the knob of
-    the encoder that it rests on; and what pictures are compared with (a count of `counts`)."""
+def encoders_of(config: EvaluateConfig, known: dict[str, Figure], cache: Path, device: str) -> dict[str, Encoder]:
+    """The encoder of every knob that some figure rests on and that is not null.
 
-    label: str
-    better: int
-    encoder: str
-    against: str
-
-
-FIGURES = {
-    "kid": Figure("KID ↓", -1, "fid", "reference"),
-    "fid": Figure("FID ↓", -1, "fid", "reference"),
-    "nfid": Figure("NFID, FID relative to the base's ↓", -1, "fid", "reference"),
-    "cmmd": Figure("CMMD ↓", -1, "clip", "reference"),
-    "clip_score": Figure("CLIP score ↑", 1, "clip", "prompts"),
-    "dino_score": Figure("DINO score ↑", 1, "dino", "reference"),
-    "image_reward": Figure("ImageReward ↑", 1, "image_reward", "prompts"),
-    "style_accuracy": Figure("style recognised ↑", 1, "judge", "generated"),
-    "object_accuracy": Figure("objects recognised ↑", 1, "judge", "prompts"),
-    "colour_accuracy": Figure("colours recognised ↑", 1, "judge", "prompts"),
-    "copies": Figure("share of copies ↓", -1, "clip", "training"),
-    "nearest_training": Figure("distance to nearest training picture, real = 1", 0, "clip", "training"),
-    "drift": Figure("drift without trigger ↓", -1, "dino", "without_trigger"),
-    "drift_clip_score": Figure("CLIP score without trigger, minus base's", 0, "clip", "without_trigger"),
-    "drift_dino_score": Figure("DINO score without trigger, minus base's", 0, "dino", "reference"),
-    "drift_image_reward": Figure("ImageReward without trigger, minus base's", 0, "image_reward", "without_trigger"),
-    "drift_style_accuracy": Figure("style recognised without trigger ↓", -1, "judge", "without_trigger"),
-}
-
-
-# Of figures that are means over pictures: the set and the column of per_image.csv that they are means of.
-PAIRED = {k: ("adapter", k) for k in ("clip_score", "dino_score", "image_reward")} | {
-    "drift": ("plain_adapter", "drift")
-}
-
-
-def made_by(name: str, encoders: dict[str, str], counts: dict[str, int]) -> dict:
-    """What stands behind the score `name`: its encoder's label, and how many pictures were compared with how many."""
-    figure = FIGURES[name.removeprefix("base_").removeprefix("real_").removesuffix("_minus_base")]
-    looked_at = "without_trigger" if name.startswith("drift") else "generated"
-    if name.startswith("real_"):
-        looked_at = "reference"
-    return {"encoder": encoders[figure.encoder], looked_at: counts[looked_at], figure.against: counts[figure.against]}
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What the encoders saw in n pictures; None where an encoder was left out.
-
-    Features (n, d): `fid`, `clip`, `dino`, and `words`, CLIP's of the prompts. `reward` (n,). `judge`: its logits.
+    Raises `InputError` where one cannot be found; it says which figures would still be computed without it.
     """
-
-    names: list[str]
-    prompts: list[str] | None = None
-    fid: Tensor | None = None
-    clip: Tensor | None = None
-    words: Tensor | None = None
-    dino: Tensor | None = None
-    reward: Tensor | None = None
-    judge: dict[str, Tensor] | None = None
-
-
-def distances(seen: Seen, real: Seen) -> dict[str, float]:
-    """How far a set of pictures is from the real ones: kid, fid, cmmd, as far as there are features."""
-    out = {}
-    if seen.fid is not None:
-        out |= {"kid": kernel_distance(seen.fid, real.fid), "fid": frechet_distance(seen.fid, real.fid)}
-    if seen.clip is not None:
-        out["cmmd"] = clip_mmd(seen.clip, real.clip)
-    return out
+    labels = {}
+    for figure in known.values():
+        labels.setdefault(figure.encoder, []).append(figure.label)
+    classes = [c for module in config.figures for c in getattr(outside(module), "ENCODERS", ())]
+    found = {}
+    for knob, own in labels.items():
+        if name := getattr(config, knob):
+            rest = ", ".join(label for other, some in labels.items() if other != knob for label in some)
+            remedy = f"or set it to null: without {', '.join(own)}, still computed are {rest}"
+            found[knob] = Encoder(knob, name, cache, config.batch_size, device, classes, remedy)
+    return found
 
 
-def per_image(seen: Seen, real: Seen) -> dict[str, Tensor]:
-    """clip_score, dino_score and image_reward of each picture (n,), float64, as far as there are features."""
-    out = {}
-    if seen.clip is not None:
-        out["clip_score"] = clip_score(seen.clip, seen.words)
-    if seen.dino is not None:
-        out["dino_score"] = to_real(seen.dino, real.dino)
-    if seen.reward is not None:
-        out["image_reward"] = seen.reward.double()
-    return out
-
-
-def near(seen: Seen, training: Seen, real: Seen | None) -> dict[str, list]:
-    """Of each picture its nearest training picture, the distance to it (that of real pictures to theirs is 1), and
-    whether it is a copy."""
-    if seen.clip is None:
-        return {}
-    own = own_distance(training.clip, real.clip if real else None)
-    distance, index = nearest(seen.clip, training.clip)
-    relative = distance / own
-    return {
-        "nearest_training": [training.names[i] for i in index.tolist()],
-        "distance": relative,
-        "copy": (relative < NEAR).long(),
-    }
-
-
-def recognised(seen: Seen, words: dict[str, list[str]] | None, style: str) -> dict[str, float]:
-    """What the judge recognises of the prompts and the style; nothing where neither is of its drawn world."""
-    if seen.judge is None:
-        return {}
-    known = words["colours"], words["objects"]
-    out = {
-        "object_accuracy": object_accuracy(seen.judge["object"], seen.prompts, *known),
-        "colour_accuracy": colour_accuracy(seen.judge["colour"], seen.prompts, *known),
-    }
-    if style in words["styles"]:
-        out["style_accuracy"] = class_accuracy(seen.judge["style"], [words["styles"].index(style)] * len(seen.prompts))
-    return {k: v for k, v in out.items() if v is not None}
+def project_figures() -> dict[str, Figure]:
+    """The figures that the project in this folder knows: the library's, and those of its `evaluate.figures`."""
+    return figures(params.value("evaluate.figures") if params.FILE.exists() else ())
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """`scores`: every figure, flat: the adapter's, the base model's as base_…, real pictures' own as real_….
-    `intervals`: 95 % ones of those that are means over pictures. `images`: a row a generated picture.
-    `reals`: of each real picture its mean cosine with the adapter's and with the base's pictures."""
+    """`scores`: every number with what it is, in a fixed order. `intervals`: 95 % ones of those that are means over
+    pictures. `images`: a row for each generated picture. `reals`: a row for each real one."""
 
-    scores: dict[str, float]
-    intervals: dict[str, tuple[float, float]]
+    scores: dict[Score, float]
+    intervals: dict[Score, tuple[float, float]]
     images: list[dict]
     reals: list[dict]
 
 
-def evaluate(
-    sets: dict[str, Seen],
-    real: Seen,
-    training: Seen,
-    held_out: bool,
-    words: dict[str, list[str]] | None,
-    style: str,
-) -> Evaluation:
-    """All figures of `sets`: "adapter" and "base", and where there are any the pictures of prompts without the
-    trigger, "plain_adapter" and "plain_base"; picture i of a pair has the same prompt and seed.
+class _Measured:
+    """One set of pictures under the figures: numbers of a whole set, and values (n,) of each picture."""
 
-    `held_out`: nobody trained on the `real` pictures. `words`: what the judge knows.
+    def __init__(self, figures: list[Figure], pictures: PictureSet, context: Context):
+        figures = [f for f in figures if f.encoder in pictures.outputs]
+        self.pictures = pictures
+        self.numbers = {f.name: f.measure(pictures, context) for f in figures if not f.paired}
+        self.values = {f.name: f.measure(pictures, context) for f in figures if f.paired}  # (n,) each
+        self.per_real = {f.name: f.per_real(pictures, context) for f in figures if f.per_real}  # (m,) each
+        self.columns = {k: v for f in figures if f.columns for k, v in f.columns(pictures, context).items()}
+
+
+def evaluate(
+    known: dict[str, Figure],
+    sets: dict[str, PictureSet],
+    real: PictureSet,
+    training: PictureSet,
+    held_out: bool,
+    style: str,
+    labels: dict[str, dict[str, list[str]]] | None = None,
+) -> Evaluation:
+    """Every one of the `known` figures of `sets`, as far as their encoders' outputs are there.
+
+    `sets`: "adapter" and "base", and where there are any the pictures of prompts without the trigger, "plain_adapter"
+    and "plain_base"; picture i of a pair has the same prompt and seed.
+
+    `held_out`: nobody trained on the `real` pictures. `labels`: of each encoder that is a classifier its classes.
     """
-    of = {kind: per_image(seen, real) for kind, seen in sets.items()}
-    close = {kind: near(seen, training, real if held_out else None) for kind, seen in sets.items()}
-    reals = {kind: to_real(real.dino, seen.dino) for kind, seen in sets.items() if seen.dino is not None}
+    called = [f for f in known.values() if f.of == "generated"]
+    measured = {}
+    for kind, pictures in sets.items():
+        plain = kind.startswith("plain_")
+        context = Context(sets["plain_base" if plain else "base"], real, training, held_out, style, labels or {})
+        more = [f for f in known.values() if f.of == "without_trigger"] if kind == "plain_adapter" else []
+        measured[kind] = _Measured([f for f in called if f.with_base] + more, pictures, context)
+        if kind == "adapter":
+            relative = _Measured([f for f in called if not f.with_base], pictures, context)
+    entries = every_score(known)
     scores, intervals = {}, {}
 
-    def mean(name, values, prompts, of_reals=None):
-        scores[name] = values.mean().item()
-        if len(set(prompts)) > 1:
-            intervals[name] = cluster_interval(values, prompts, of_reals)
+    def number(key, value):
+        if value is not None:
+            scores[entries[key]] = value
+
+    def mean(key, values, pictures, per_real=None):
+        scores[entries[key]] = values.mean().item()
+        if len(set(pictures.prompts)) > 1:
+            intervals[entries[key]] = cluster_interval(values, pictures.prompts, per_real)
+
+    def difference(key, name, first, second):
+        per_real = first.per_real[name] - second.per_real[name] if name in first.per_real else None
+        mean(key, first.values[name] - second.values[name], first.pictures, per_real)
 
     for kind, prefix in (("adapter", ""), ("base", "base_")):
-        seen = sets[kind]
-        found = distances(seen, real) | recognised(seen, words, style)
-        if close[kind]:
-            found["copies"] = close[kind]["copy"].double().mean().item()
-            found["nearest_training"] = close[kind]["distance"].quantile(0.5).item()
-        scores |= {prefix + key: value for key, value in found.items()}
-        for key, values in of[kind].items():
-            mean(prefix + key, values, seen.prompts, reals[kind] if key == "dino_score" else None)
-    if real.fid is not None:
-        scores["nfid"] = normalised_fid(sets["adapter"].fid, sets["base"].fid, real.fid)
-    if real.dino is not None:
-        scores["real_dino_score"] = ceiling(real.dino)
-    if held_out and real.clip is not None:
-        scores["real_copies"] = near(real, training, real)["copy"].double().mean().item()
-
-    for kind, other, name in (("adapter", "base", "{}_minus_base"), ("plain_adapter", "plain_base", "drift_{}")):
-        for key in of.get(kind, ()):
-            of_reals = reals[kind] - reals[other] if key == "dino_score" else None
-            mean(name.format(key), of[kind][key] - of[other][key], sets[kind].prompts, of_reals)
-    if plain := sets.get("plain_adapter"):
-        if plain.dino is not None:
-            close["plain_adapter"]["drift"] = 1 - likeness(plain.dino, sets["plain_base"].dino)
-            mean("drift", close["plain_adapter"]["drift"], plain.prompts)
-        styled = recognised(plain, words, style).get("style_accuracy")
-        scores |= {"drift_style_accuracy": styled} if styled is not None else {}
-    return Evaluation(
-        scores,
-        intervals,
-        [row for kind, seen in sets.items() for row in _rows(kind, seen, of[kind] | close[kind])],
-        _table({"file": real.names, "adapter": reals["adapter"], "base": reals["base"]}) if reals else [],
-    )
+        one = measured[kind]
+        for name, value in one.numbers.items():
+            number(prefix + name, value)
+        for name, values in one.values.items():
+            mean(prefix + name, values, one.pictures, one.per_real.get(name))
+    for name, value in relative.numbers.items():
+        number(name, value)
+    for name, values in relative.values.items():
+        mean(name, values, relative.pictures)
+    measured["adapter"].columns |= relative.values
+    context = Context(real, real, training, held_out, style, labels or {})
+    for figure in called:
+        if figure.of_real and figure.encoder in real.outputs:
+            number(f"real_{figure.name}", figure.of_real(context))
+    for name in measured["adapter"].values:
+        difference(f"{name}_minus_base", name, measured["adapter"], measured["base"])
+    if plain := measured.get("plain_adapter"):
+        own = {f.name for f in known.values() if f.of == "without_trigger"}
+        for name in (n for n in plain.values if n not in own):
+            difference(f"drift_{name}", name, plain, measured["plain_base"])
+        for name in (n for n in plain.values if n in own):
+            mean(name, plain.values[name], plain.pictures)
+        for name in (n for n in plain.numbers if n in own):
+            number(name, plain.numbers[name])
+    images = [row for kind, one in measured.items() for row in _rows(kind, one)]
+    return Evaluation(scores, intervals, images, _reals(known, real, measured))
 
 
-def _rows(kind, seen, columns):
-    n = len(seen.names)
-    return _table({"set": [kind] * n, "file": seen.names, "prompt": seen.prompts} | columns)
+def _rows(kind, one):
+    """A row for each picture of one set."""
+    n = len(one.pictures.names)
+    about = {"set": [kind] * n, "file": one.pictures.names, "prompt": one.pictures.prompts}
+    return _table(about | one.values | one.columns)
+
+
+def _reals(known, real, measured):
+    """A row for each real picture; none where no figure says anything of single ones."""
+    columns = {}
+    for name in measured["adapter"].per_real:
+        pair = zip(known[name].real_columns, ("adapter", "base"), strict=True)
+        columns |= {column: measured[kind].per_real[name] for column, kind in pair}
+    return _table({"file": real.names} | columns) if columns else []
 
 
 def _table(columns):

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aclora.metrics.checks import comparable
+from aclora.metrics.contract import Figure
 from aclora.metrics.kid import squared_mmd
 
 SIGMA, SCALE = 10.0, 1000.0  # the paper's bandwidth, and its factor that makes values readable
@@ -22,3 +23,15 @@ def clip_mmd(x: Tensor, y: Tensor) -> float:
 
 def _kernel(a, b):
     return torch.exp(-(2 - 2 * a @ b.T) / (2 * SIGMA**2))  # ‖a − b‖² of unit vectors
+
+
+FIGURES = (
+    Figure(
+        name="cmmd",
+        label="CMMD",
+        better=-1,
+        encoder="clip",
+        measure=lambda pictures, context: clip_mmd(pictures.features("clip"), context.real.features("clip")),
+        place=40,
+    ),
+)

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aclora.metrics.checks import comparable
+from aclora.metrics.contract import Context, Figure, PictureSet
 
 EXACT = "donot_use_mm_for_euclid_dist"  # the fast way is off by 1e-8 at 0, where copies are
 NEAR = 0.5  # of the reals' own distance: docs/metrics.md shows what it finds and what it takes for a copy by mistake
@@ -38,3 +39,49 @@ def own_distance(training: Tensor, real: Tensor | None = None) -> float:
 def copies(x: Tensor, training: Tensor, own: float) -> Tensor:
     """Which of x (n, d) are copies of one of `training` (m, d): nearer than half of `own`, bool (n,)."""
     return nearest(x, training)[0] < NEAR * own
+
+
+def closeness(pictures: PictureSet, context: Context) -> dict[str, Tensor | list[str]]:
+    """Of each picture its nearest training picture's name, the distance to it, and whether it is a copy (0 or 1).
+
+    The unit of distance is the median of real pictures' distances to their nearest training picture.
+    """
+    training = context.training.features("clip")
+    own = own_distance(training, context.real.features("clip") if context.held_out else None)
+    distance, index = nearest(pictures.features("clip"), training)
+    relative = distance / own
+    return {
+        "nearest_training": [context.training.names[i] for i in index.tolist()],
+        "distance": relative,
+        "copy": (relative < NEAR).long(),
+    }
+
+
+def share_of_copies(pictures: PictureSet, context: Context) -> float:
+    """The share of pictures that are copies of a training picture."""
+    return closeness(pictures, context)["copy"].double().mean().item()
+
+
+FIGURES = (
+    Figure(
+        name="copies",
+        label="share of copies",
+        better=-1,
+        encoder="clip",
+        measure=share_of_copies,
+        of_real=lambda context: share_of_copies(context.real, context) if context.held_out else None,
+        columns=closeness,
+        against="training",
+        gate="absolute",
+        place=90,
+    ),
+    Figure(
+        name="nearest_training",
+        label="distance to nearest training picture, real = 1",
+        better=0,
+        encoder="clip",
+        measure=lambda pictures, context: closeness(pictures, context)["distance"].quantile(0.5).item(),
+        against="training",
+        place=91,
+    ),
+)

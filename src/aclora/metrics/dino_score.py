@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aclora.metrics.checks import comparable
+from aclora.metrics.contract import Figure
 
 
 def dino_score(x: Tensor, real: Tensor) -> float:
@@ -26,3 +27,19 @@ def ceiling(real: Tensor) -> float:
     real, _ = comparable("DINO's ceiling", real, real)
     unit, m = F.normalize(real, dim=-1), len(real)
     return ((unit.sum(0).square().sum() - m) / (m * (m - 1))).item()
+
+
+FIGURES = (
+    Figure(
+        name="dino_score",
+        label="DINO score",
+        better=1,
+        encoder="dino",
+        measure=lambda pictures, context: to_real(pictures.features("dino"), context.real.features("dino")),
+        per_real=lambda pictures, context: to_real(context.real.features("dino"), pictures.features("dino")),
+        of_real=lambda context: ceiling(context.real.features("dino")),
+        paired=True,
+        in_average=True,
+        place=60,
+    ),
+)

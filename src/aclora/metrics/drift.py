@@ -5,6 +5,7 @@ from torch import Tensor
 
 from aclora.core.errors import InputError
 from aclora.metrics.checks import comparable
+from aclora.metrics.contract import Figure
 
 
 def likeness(adapter: Tensor, base: Tensor) -> Tensor:
@@ -20,3 +21,19 @@ def likeness(adapter: Tensor, base: Tensor) -> Tensor:
 def drift(adapter: Tensor, base: Tensor) -> float:
     """1 − the mean `likeness`: 0 for an adapter that leaves prompts without its trigger alone."""
     return 1 - likeness(adapter, base).mean().item()
+
+
+FIGURES = (
+    Figure(
+        name="drift",
+        label="drift without trigger",
+        better=-1,
+        encoder="dino",
+        measure=lambda pictures, context: 1 - likeness(pictures.features("dino"), context.base.features("dino")),
+        of="without_trigger",
+        against="without_trigger",
+        paired=True,
+        with_base=False,
+        place=100,
+    ),
+)

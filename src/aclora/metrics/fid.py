@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from aclora.metrics.checks import comparable
+from aclora.metrics.contract import Figure
 
 
 def frechet_distance(x: Tensor, y: Tensor) -> float:
@@ -17,3 +18,16 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
     b = (y - y.mean(0)) / (len(y) - 1) ** 0.5  # (m, d)
     shared = torch.linalg.svdvals(a @ b.T).sum()
     return ((x.mean(0) - y.mean(0)).square().sum() + a.square().sum() + b.square().sum() - 2 * shared).item()
+
+
+FIGURES = (
+    Figure(
+        name="fid",
+        label="FID",
+        better=-1,
+        encoder="fid",
+        measure=lambda pictures, context: frechet_distance(pictures.features("fid"), context.real.features("fid")),
+        in_average=True,
+        place=20,
+    ),
+)

@@ -2,7 +2,6 @@
 
 import math
 
-OF_THE_PAPER = {"fid": -1, "clip_score": 1, "dino_score": 1, "image_reward": 1}  # and which way is better
 LEAST = 0.1  # below it a rival's value is no denominator
 
 
@@ -11,18 +10,20 @@ def relative_change(ours: float, rival: float, better: int) -> float | None:
     return better * (ours - rival) / abs(rival) if abs(rival) >= LEAST else None
 
 
-def average_improvement(ours: dict[str, float], rival: dict[str, float]) -> tuple[float | None, dict[str, str]]:
-    """Mean `relative_change` over FID, CLIP score, DINO and ImageReward, and why any of them was left out.
+def average_improvement(
+    ours: dict[str, float], rival: dict[str, float], better: dict[str, int]
+) -> tuple[float | None, dict[str, str]]:
+    """Mean `relative_change` over the scores in `better` (1: more is better, -1: less is), and why any was left out.
 
-    None where all were.
+    AC-LoRA's paper averages FID, CLIP score, DINO and ImageReward. None where all were left out.
     """
     changes, left_out = [], {}
-    for name, better in OF_THE_PAPER.items():
+    for name, sign in better.items():
         if name not in ours or name not in rival:
             left_out[name] = "not measured"
         elif not math.isfinite(ours[name]) or not math.isfinite(rival[name]):
             left_out[name] = "not a number"
-        elif (change := relative_change(ours[name], rival[name], better)) is None:
+        elif (change := relative_change(ours[name], rival[name], sign)) is None:
             left_out[name] = f"the rival's {rival[name]:.3g} is too near 0 for a ratio"
         else:
             changes.append(change)

@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from aclora.metrics.checks import comparable
+from aclora.metrics.contract import Figure
 
 
 def squared_mmd(xx: Tensor, yy: Tensor, xy: Tensor) -> float:
@@ -25,3 +26,16 @@ def kernel_distance(x: Tensor, y: Tensor) -> float:
 
 def _kernel(a, b):
     return (a @ b.T / a.shape[1] + 1) ** 3
+
+
+FIGURES = (
+    Figure(
+        name="kid",
+        label="KID",
+        better=-1,
+        encoder="fid",
+        measure=lambda pictures, context: kernel_distance(pictures.features("fid"), context.real.features("fid")),
+        gate="share_of_base",
+        place=10,
+    ),
+)

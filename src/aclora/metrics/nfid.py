@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from aclora.metrics.contract import Figure
 from aclora.metrics.fid import frechet_distance
 
 
@@ -13,3 +14,18 @@ def normalised_fid(adapter: Tensor, base: Tensor, real: Tensor) -> float:
     of_base = frechet_distance(base, real)
     zero = 1e-9 * real.double().var(0).sum().item()  # what rounding leaves of a distance of 0
     return frechet_distance(adapter, real) / of_base if of_base > zero else float("nan")
+
+
+FIGURES = (
+    Figure(
+        name="nfid",
+        label="NFID, FID relative to the base's",
+        better=-1,
+        encoder="fid",
+        measure=lambda pictures, context: normalised_fid(
+            pictures.features("fid"), context.base.features("fid"), context.real.features("fid")
+        ),
+        with_base=False,
+        place=30,
+    ),
+)

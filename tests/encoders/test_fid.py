@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from aclora.core.errors import InputError
-from aclora.encoders.inception import FILE, Inception
+from aclora.encoders.fid import FILE, Inception
 from tests.fixtures import shapes
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import distributed, multiprocessing
 
 from aclora.core.errors import InputError
-from aclora.metrics import torch_metrics as modules
+from aclora.evaluation import torch_metrics as modules
 from aclora.metrics.clip_score import clip_score
 from aclora.metrics.cmmd import clip_mmd
 from aclora.metrics.copies import copies, own_distance

@@ -178,3 +178,6 @@ def _pixels(picture: Image.Image) -> Tensor:
     values = np.asarray(picture.convert("RGB"), np.float32)  # (h, w, 3)
     channels = [Image.fromarray(values[..., c]).resize((SIDE, SIDE), Image.Resampling.BICUBIC) for c in range(3)]
     return (torch.from_numpy(np.stack(channels)).clamp(0, 255) - 128) / 128
+
+
+ENCODER = Inception
