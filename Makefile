@@ -10,7 +10,7 @@ PREFECT_PORT ?= 4200
 MLFLOW_PORT ?= 5000
 WORKERS ?= 1
 
-.PHONY: repro check test test-slow ui miniature miniature-card bench server server-stop tools
+.PHONY: repro check test test-slow docs ui miniature miniature-card bench server server-stop tools
 
 repro: $(READY)
 	dvc repro
@@ -27,6 +27,15 @@ test: $(READY)
 
 test-slow: $(READY)
 	pytest -m slow
+
+# The site: the repository's own Markdown, copied so that links between the files work, and Zensical's cache, in site/.
+docs: $(READY)
+	rm -rf site && mkdir -p site/pages
+	git ls-files -z --cached --others --exclude-standard -- '*.md' '*.svg' 'docs/*.css' 'docs/*.png' 'metrics/*.png' \
+	  'models/*/card.*' LICENSE ':!tests' ':!data' | tar --null -T - -cf - | tar -xf - -C site/pages
+	cp zensical.toml site/
+	zensical build --strict -f site/zensical.toml
+	@echo "site/html/index.html; with search: python -m http.server --bind 127.0.0.1 --directory site/html"
 
 # MLflow's pages of the runs that `aclora publish` put into the project's own store.
 ui: export MLFLOW_DISABLE_TELEMETRY = true

@@ -1,4 +1,4 @@
-"""Settings × styles × seeds, trained and evaluated: the tables in docs/methods.md and docs/decisions.md.
+"""Settings × styles × seeds, trained and evaluated: the tables in docs/results/methods.md and docs/decisions/aclora.md.
 
     python -m bench.sweep 'lora rank=4' 'aclora max_rank=32 restart_on=product' --styles watercolor ink --seeds 0 1
 
@@ -37,12 +37,11 @@ def run(spec: str, style: str, seed: int, epochs: int) -> dict:
     from aclora.core.method import method_named
     from aclora.data.captions import with_trigger
     from aclora.data.pictures import read_pictures
-    from aclora.evaluation.evaluate import evaluate
+    from aclora.evaluation.evaluate import evaluate, project_figures
     from aclora.models import stable_diffusion as backbone
     from aclora.models.sampling import GenerateConfig, read_prompts, sample
     from aclora.training.loop import Diffusion, Encoded, TrainConfig, fit
     from miniature.drawing import held_out
-    from miniature.judging.encoder import vocabulary
 
     name, *knobs = spec.split()
     knobs = {k: yaml.safe_load(v) for k, v in (knob.split("=") for knob in knobs)}
@@ -90,28 +89,34 @@ def run(spec: str, style: str, seed: int, epochs: int) -> dict:
     names = [str(i) for i in range(len(plain))]
     sets = {kind: look(made, names, prompts["plain_" if "plain" in kind else ""]) for kind, made in pictures.items()}
     real = [p for p, _ in held_out(style, 256, size)]
-    words = vocabulary(Path("models/miniature/judge"))
-    done = evaluate(sets, look(real), look(training), True, words, style)
+    done = evaluate(project_figures(), sets, look(real), look(training), True, style, look.labels)
     about = {"setting": spec, "style": style, "seed": seed, "epochs": epochs}
-    return about | {"held_out": losses, "train": trained, "I": last, "moved": moved, "scores": done.scores}
+    return about | {
+        "held_out": losses,
+        "train": trained,
+        "I": last,
+        "moved": moved,
+        "scores": {s.key: v for s, v in done.scores.items()},
+    }
 
 
 def _looking():
     """Pictures, and perhaps their names and prompts → what every encoder of params.yaml sees."""
     from aclora.core import params
-    from aclora.encoders.contract import COMPUTES, Encoder
-    from aclora.evaluation.evaluate import EvaluateConfig, Seen
+    from aclora.evaluation.evaluate import EvaluateConfig, encoders_of, project_figures
+    from aclora.metrics.contract import PictureSet
 
-    config = params.load("evaluate", EvaluateConfig)
-    of = {kind: Encoder(kind, getattr(config, kind), Path(".cache/features")) for kind in COMPUTES}
+    known = project_figures()
+    encoders = encoders_of(params.load("evaluate", EvaluateConfig), known, Path(".cache/features"), "cpu")
+    asks = {knob: {ask for f in known.values() if f.encoder == knob for ask in f.asks} for knob in encoders}
 
     def look(pictures, names=None, prompts=None):
         names = names or [str(i) for i in range(len(pictures))]
-        seen = {k: of[k].look(pictures, names)["features"] for k in ("fid", "clip", "dino")}
-        if prompts:
-            seen |= {"words": of["clip"].read(prompts), "reward": of["image_reward"].score(pictures, prompts, names)}
-        return Seen(names, prompts, judge=of["judge"].look(pictures, names), **seen)
+        return PictureSet(
+            names, prompts, {k: e.outputs(asks[k], pictures, names, prompts) for k, e in encoders.items()}
+        )
 
+    look.labels = {knob: encoder.labels for knob, encoder in encoders.items()}
     return look
 
 

@@ -1,6 +1,6 @@
-"""How does each metric rank pictures of which we know how good they are? The table and the plot in docs/metrics.md.
+"""How does each metric rank pictures of which we know how good they are? It makes docs/results/metrics.md's table.
 
-    python -m bench.truth [--plot docs/metrics.png]
+    python -m bench.truth [--plot docs/results/metrics.png]
 
 For each of the eight drawn styles, 64 pictures a set: fresh ones in the style that nobody trained on; the training set
 again and again; one fresh picture again and again; the same scenes in the next style; fresh ones with the captions of
@@ -17,15 +17,19 @@ from PIL import Image, ImageFilter
 
 from aclora.core import params
 from aclora.data.pictures import picture_files, read_pictures
-from aclora.encoders.contract import Encoder
-from aclora.evaluation.evaluate import FIGURES, EvaluateConfig, Seen, distances, near, per_image
-from aclora.metrics.dino_score import to_real
+from aclora.evaluation.evaluate import EvaluateConfig, encoders_of
+from aclora.metrics.contract import Context, PictureSet, figures
 from miniature.drawing import STYLES, held_out
 
 COUNT, REFERENCE = 64, 256
-BY_DISTANCE = ("kid", "fid", "cmmd")
-BETTER = {name: figure.better for name, figure in FIGURES.items()} | {f"{k}, training": -1 for k in BY_DISTANCE}
-BETTER["dino_score, training"] = 1
+FIGURES = {
+    name: figure
+    for name, figure in figures().items()
+    if figure.better and figure.with_base and figure.of == "generated"
+}
+AGAINST_REFERENCE = [name for name, figure in FIGURES.items() if figure.against == "reference"]
+BETTER = {name: figure.better for name, figure in FIGURES.items()}
+BETTER |= {f"{name}, training": FIGURES[name].better for name in AGAINST_REFERENCE}
 
 
 def noisy(picture, seed):
@@ -53,26 +57,26 @@ def sets_of(style: str) -> dict[str, tuple[list, list[str]]]:
     }
 
 
-def measured(style: str, encoders: dict[str, Encoder]) -> dict[str, dict[str, float]]:
+def measured(style: str, encoders: dict) -> dict[str, dict[str, float]]:
     """Set → figure → value."""
+
+    asks = {knob: {ask for f in FIGURES.values() if f.encoder == knob for ask in f.asks} for knob in encoders}
 
     def look(pictures, captions=None):
         names = [f"picture {i}" for i in range(len(pictures))]
-        seen = {k: encoders[k].look(pictures, names)["features"] for k in ("fid", "clip", "dino")}
-        if captions:
-            seen["words"] = encoders["clip"].read(captions)
-            seen["reward"] = encoders["image_reward"].score(pictures, captions, names)
-        return Seen(names, captions, **seen)
+        return PictureSet(
+            names, captions, {k: e.outputs(asks[k], pictures, names, captions) for k, e in encoders.items()}
+        )
 
     real = look([p for p, _ in held_out(style, REFERENCE)])
     training = look(read_pictures(Path("data/styles") / style))
     out = {}
     for name, (pictures, captions) in sets_of(style).items():
         seen = look(pictures, captions)
-        out[name] = distances(seen, real) | {k: v.mean().item() for k, v in per_image(seen, real).items()}
-        out[name] |= {f"{k}, training": v for k, v in distances(seen, training).items()}
-        out[name]["dino_score, training"] = to_real(seen.dino, training.dino).mean().item()
-        out[name]["copies"] = near(seen, training, real)["copy"].double().mean().item()
+        fresh, trained = (Context(seen, against, training, True, style) for against in (real, training))
+        out[name] = {k: float(torch.as_tensor(f.measure(seen, fresh)).mean()) for k, f in FIGURES.items()}
+        for key in AGAINST_REFERENCE:
+            out[name][f"{key}, training"] = float(torch.as_tensor(FIGURES[key].measure(seen, trained)).mean())
     return out
 
 
@@ -106,8 +110,7 @@ def main() -> None:
     parser.add_argument("--plot", type=Path)
     args = parser.parse_args()
     config = params.load("evaluate", EvaluateConfig)
-    kinds = ("fid", "clip", "dino", "image_reward")
-    encoders = {k: Encoder(k, getattr(config, k), Path(".cache/features")) for k in kinds}
+    encoders = encoders_of(config, figures(), Path(".cache/features"), "cpu")
     every = [measured(style, encoders) for style in STYLES]
     sets, figures = list(every[0]), list(every[0]["fresh"])
     means = {s: {f: float(np.mean([one[s][f] for one in every])) for f in figures} for s in sets}

@@ -2,6 +2,7 @@
 metrics/<style>/scores.json, and how each figure came about."""
 
 import csv
+import functools
 import importlib
 import json
 import math
@@ -16,8 +17,8 @@ from aclora.core.images import square
 from aclora.core.stage import run
 from aclora.data.pictures import picture_files, read_generated, read_picture
 from aclora.encoders.contract import digest_of
-from aclora.evaluation.evaluate import EvaluateConfig, encoders_of, evaluate
-from aclora.metrics.contract import PictureSet, figures
+from aclora.evaluation.evaluate import EvaluateConfig, encoders_of, evaluate, picture_set
+from aclora.metrics.contract import figures
 
 CACHE = Path(".cache/features")
 
@@ -27,7 +28,6 @@ def main(name: str) -> None:
     config = params.load("evaluate", EvaluateConfig)
     known = figures(config.figures)
     encoders = encoders_of(config, known, CACHE, "cuda" if torch.cuda.is_available() else "cpu")
-    asks = {knob: {ask for f in known.values() if f.encoder == knob for ask in f.asks} for knob in encoders}
     folder = Path("data/generated") / name
     generated = {kind: read_generated(folder, kind) for kind in ("adapter", "base")}
     if (folder / "without_trigger").is_dir():
@@ -37,10 +37,7 @@ def main(name: str) -> None:
     training = _squares(Path(style.pictures), size)
     real, source, held_out = _reference(style, name, config, size)
 
-    def look(names, pictures, prompts=None):
-        found = {k: e.outputs(asks[k], pictures, names, prompts) for k, e in encoders.items()}
-        return PictureSet(names, prompts, found)
-
+    look = functools.partial(picture_set, encoders, known)
     sets = {
         kind: look([row["file"] for row in rows], pictures, [row["prompt"] for row in rows])
         for kind, (rows, pictures) in generated.items()

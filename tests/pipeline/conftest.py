@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from tests.conftest import ROOT
 
@@ -85,14 +86,28 @@ def project(tmp_path) -> Project:
 
 @pytest.fixture(scope="session")
 def done(tmp_path_factory) -> Project:
-    """A copy in which `dvc repro` has run, every file that a stage opened written down."""
-    folder = tmp_path_factory.mktemp("done") / "project"
-    made = copy(folder)
-    spy = folder.parent / "spy"
+    """A copy in which `dvc repro` has run, every file that a stage opened written down.
+
+    Test processes that run side by side make it once; each has a copy of its own.
+    """
+    own = tmp_path_factory.mktemp("done")
+    shared = own.parent.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    with FileLock(shared / "done.lock"):
+        if not (shared / "finished").exists():
+            _finish(shared / "finished.part")
+            (shared / "finished.part").rename(shared / "finished")
+    shutil.copytree(shared / "finished", own / "copy", symlinks=True)
+    made = Project(own / "copy/project")
+    made.spy = own / "copy/spy"
+    return made
+
+
+def _finish(folder: Path) -> None:
+    """Run the pipeline in `folder`/project, with a spy on what its stages open in `folder`/spy."""
+    made = copy(folder / "project")
+    spy = folder / "spy"
     spy.mkdir()
     shutil.copy(Path(__file__).with_name("spy.py"), spy / "sitecustomize.py")
     # without byte code a stage opens the sources themselves
     plain = {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPYCACHEPREFIX": ""}
     made.repro(env={"PYTHONPATH": str(spy), "OPENED": str(spy)} | plain)
-    made.spy = spy
-    return made

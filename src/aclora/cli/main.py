@@ -150,7 +150,7 @@ def scores() -> None:
         if not reference["held_out"]:
             print("  the reference is what was trained on: FID, KID, CMMD and DINO reward copies of it")
         labels = sorted({f["encoder"] for f in about["figures"].values()})
-        print(f"  encoders: {', '.join(labels)}; what each figure means: docs/metrics.md")
+        print(f"  encoders: {', '.join(labels)}; what each figure means: docs/guides/judge.md")
         print(f"  pictures: {folder}/contact_sheet.png · adapter: models/adapters/{name}")
 
 

@@ -21,10 +21,10 @@ def decide(challenger: Path, champion: Path, margin: float, scores: dict[str, Sc
     """Compare two metrics folders of one style (scores.json, evaluation.json, per_image.csv, per_reference.csv).
 
     The challenger *gains* where the 95 % interval of a paired difference (the same prompts and seeds) lies wholly on
-    the better side of zero. It *loses* where such a figure is worse by more than `margin` of the champion's value and its
-    interval leaves zero out. Of figures without an interval, those with a `gate` can lose: the share of copies and KID,
-    because DINO's score alone rewards copies and collapse. The challenger takes the place if it gains somewhere and
-    loses nowhere. What does not compare (other prompts, another reference or encoder) leaves the champion in its place.
+    the better side of zero. It *loses* where such a figure is worse by more than `margin` of the champion's value and
+    its interval leaves zero out. Of figures without an interval, those with a `gate` can lose: the share of copies and
+    KID, because DINO's score alone rewards copies and collapse. The challenger takes the place if it gains somewhere
+    and loses nowhere. What does not compare (other prompts, another reference or encoder) leaves the champion.
     """
     new, old = read_run(challenger), read_run(champion)
     try:

@@ -1,9 +1,11 @@
 """Generated pictures against real ones: every figure, what made it, and how sure it is."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from PIL import Image
 from torch import Tensor
 
 from aclora.core import params
@@ -57,6 +59,21 @@ def encoders_of(config: EvaluateConfig, known: dict[str, Figure], cache: Path, d
             remedy = f"or set it to null: without {', '.join(own)}, still computed are {rest}"
             found[knob] = Encoder(knob, name, cache, config.batch_size, device, classes, remedy)
     return found
+
+
+def picture_set(
+    encoders: dict[str, Encoder],
+    known: dict[str, Figure],
+    names: list[str],
+    pictures: Sequence[Image.Image],
+    prompts: list[str] | None = None,
+) -> PictureSet:
+    """What the encoders make of n pictures and, where there are any, their prompts, as far as a figure asks for it."""
+    outputs = {}
+    for knob, encoder in encoders.items():
+        asks = {ask for figure in known.values() if figure.encoder == knob for ask in figure.asks}
+        outputs[knob] = encoder.outputs(asks, pictures, names, prompts)
+    return PictureSet(names, prompts, outputs)
 
 
 def project_figures() -> dict[str, Figure]:

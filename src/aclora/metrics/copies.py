@@ -8,7 +8,7 @@ from aclora.metrics.checks import comparable
 from aclora.metrics.contract import Context, Figure, PictureSet
 
 EXACT = "donot_use_mm_for_euclid_dist"  # the fast way is off by 1e-8 at 0, where copies are
-NEAR = 0.5  # of the reals' own distance: docs/metrics.md shows what it finds and what it takes for a copy by mistake
+NEAR = 0.5  # of the real pictures' own distance; docs/results/metrics.md shows what that finds, and what by mistake
 
 
 def nearest(x: Tensor, training: Tensor) -> tuple[Tensor, Tensor]:
