@@ -91,30 +91,21 @@ def run(spec: str, style: str, seed: int, epochs: int) -> dict:
     real = [p for p, _ in held_out(style, 256, size)]
     done = evaluate(project_figures(), sets, look(real), look(training), True, style, look.labels)
     about = {"setting": spec, "style": style, "seed": seed, "epochs": epochs}
-    return about | {
-        "held_out": losses,
-        "train": trained,
-        "I": last,
-        "moved": moved,
-        "scores": {s.key: v for s, v in done.scores.items()},
-    }
+    scores = {score.key: value for score, value in done.scores.items()}
+    return about | {"held_out": losses, "train": trained, "I": last, "moved": moved, "scores": scores}
 
 
 def _looking():
     """Pictures, and perhaps their names and prompts → what every encoder of params.yaml sees."""
     from aclora.core import params
-    from aclora.evaluation.evaluate import EvaluateConfig, encoders_of, project_figures
-    from aclora.metrics.contract import PictureSet
+    from aclora.evaluation.evaluate import EvaluateConfig, encoders_of, picture_set, project_figures
 
     known = project_figures()
     encoders = encoders_of(params.load("evaluate", EvaluateConfig), known, Path(".cache/features"), "cpu")
-    asks = {knob: {ask for f in known.values() if f.encoder == knob for ask in f.asks} for knob in encoders}
 
     def look(pictures, names=None, prompts=None):
         names = names or [str(i) for i in range(len(pictures))]
-        return PictureSet(
-            names, prompts, {k: e.outputs(asks[k], pictures, names, prompts) for k, e in encoders.items()}
-        )
+        return picture_set(encoders, known, names, pictures, prompts)
 
     look.labels = {knob: encoder.labels for knob, encoder in encoders.items()}
     return look

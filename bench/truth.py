@@ -17,14 +17,15 @@ from PIL import Image, ImageFilter
 
 from aclora.core import params
 from aclora.data.pictures import picture_files, read_pictures
-from aclora.evaluation.evaluate import EvaluateConfig, encoders_of
-from aclora.metrics.contract import Context, PictureSet, figures
+from aclora.evaluation.evaluate import EvaluateConfig, encoders_of, picture_set
+from aclora.metrics.contract import Context
+from aclora.metrics.contract import figures as every_figure
 from miniature.drawing import STYLES, held_out
 
 COUNT, REFERENCE = 64, 256
 FIGURES = {
     name: figure
-    for name, figure in figures().items()
+    for name, figure in every_figure().items()
     if figure.better and figure.with_base and figure.of == "generated"
 }
 AGAINST_REFERENCE = [name for name, figure in FIGURES.items() if figure.against == "reference"]
@@ -60,13 +61,9 @@ def sets_of(style: str) -> dict[str, tuple[list, list[str]]]:
 def measured(style: str, encoders: dict) -> dict[str, dict[str, float]]:
     """Set → figure → value."""
 
-    asks = {knob: {ask for f in FIGURES.values() if f.encoder == knob for ask in f.asks} for knob in encoders}
-
     def look(pictures, captions=None):
         names = [f"picture {i}" for i in range(len(pictures))]
-        return PictureSet(
-            names, captions, {k: e.outputs(asks[k], pictures, names, captions) for k, e in encoders.items()}
-        )
+        return picture_set(encoders, FIGURES, names, pictures, captions)
 
     real = look([p for p, _ in held_out(style, REFERENCE)])
     training = look(read_pictures(Path("data/styles") / style))
@@ -110,7 +107,7 @@ def main() -> None:
     parser.add_argument("--plot", type=Path)
     args = parser.parse_args()
     config = params.load("evaluate", EvaluateConfig)
-    encoders = encoders_of(config, figures(), Path(".cache/features"), "cpu")
+    encoders = encoders_of(config, every_figure(), Path(".cache/features"), "cpu")
     every = [measured(style, encoders) for style in STYLES]
     sets, figures = list(every[0]), list(every[0]["fresh"])
     means = {s: {f: float(np.mean([one[s][f] for one in every])) for f in figures} for s in sets}
