@@ -171,7 +171,7 @@ def test_figures_from_outside_are_checked(tmp_path, monkeypatch):
     (tmp_path / "empty_figures.py").write_text("")
     taken = "from aclora.metrics.kid import FIGURES\n"
     (tmp_path / "taken_figures.py").write_text(taken)
-    with pytest.raises(InputError, match=r"there is no module 'no_such_figures'"):
+    with pytest.raises(InputError, match=r"no_such_figures': there is no such module"):
         figures(["no_such_figures"])
     with pytest.raises(InputError, match=r"empty_figures has no FIGURES"):
         figures(["empty_figures"])

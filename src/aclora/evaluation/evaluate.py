@@ -11,7 +11,7 @@ from torch import Tensor
 from aclora.core import params
 from aclora.core.errors import InputError, require
 from aclora.encoders.contract import Encoder
-from aclora.metrics.contract import Context, Figure, PictureSet, Score, figures, outside
+from aclora.metrics.contract import Context, Figure, PictureSet, Score, figures, figures_module
 from aclora.metrics.contract import scores as every_score
 from aclora.metrics.intervals import cluster_interval
 
@@ -51,7 +51,7 @@ def encoders_of(config: EvaluateConfig, known: dict[str, Figure], cache: Path, d
     labels = {}
     for figure in known.values():
         labels.setdefault(figure.encoder, []).append(figure.label)
-    classes = [c for module in config.figures for c in getattr(outside(module), "ENCODERS", ())]
+    classes = [c for module in config.figures for c in getattr(figures_module(module), "ENCODERS", ())]
     found = {}
     for knob, own in labels.items():
         if name := getattr(config, knob):

@@ -8,11 +8,12 @@ champion and reports iterate over `figures()`; no other file names a figure. A m
 import importlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Literal
 
 from torch import Tensor
 
-from aclora.core.discovery import names
+from aclora.core.discovery import names, outside
 from aclora.core.errors import InputError
 
 ARROWS = {1: " ↑", -1: " ↓", 0: ""}
@@ -113,7 +114,7 @@ def figures(modules: Iterable[str] = ()) -> dict[str, Figure]:
     modules_here = [importlib.import_module(f"aclora.metrics.{name}") for name in names("metrics")]
     found = [figure for module in modules_here for figure in getattr(module, "FIGURES", ())]
     for module in modules:
-        found += outside(module).FIGURES
+        found += figures_module(module).FIGURES
     taken = set()
     for figure in found:
         for name in (figure.name, *(figure.real_columns if figure.per_real else ())):
@@ -123,19 +124,12 @@ def figures(modules: Iterable[str] = ()) -> dict[str, Figure]:
     return {f.name: f for f in sorted(found, key=lambda f: f.place)}
 
 
-def outside(module: str):
+def figures_module(name: str) -> ModuleType:
     """A module of figures from outside this package; `InputError` where there is none."""
-    try:
-        found = importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise
-        raise InputError(
-            f"evaluate.figures: there is no module {module!r}; name one that Python finds from the project's folder"
-        ) from None
-    if not hasattr(found, "FIGURES"):
-        raise InputError(f"evaluate.figures: {module} has no FIGURES; list its Figure objects under that name")
-    return found
+    module = outside(name, "evaluate.figures")
+    if not hasattr(module, "FIGURES"):
+        raise InputError(f"evaluate.figures: {name} has no FIGURES; list its Figure objects under that name")
+    return module
 
 
 def scores(figures: dict[str, Figure]) -> dict[str, Score]:

@@ -1,0 +1,45 @@
+"""The worked examples of docs/extend, followed literally in a finished project."""
+
+import re
+import shutil
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.pipeline.conftest import Project
+
+BLOCK = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def project(done, tmp_path):
+    """A copy of the finished project, with the tests' own helpers."""
+    shutil.copytree(done.folder, tmp_path / "project", symlinks=True)
+    return Project(tmp_path / "project")
+
+
+def follow(project, page):
+    """Write the page's files, run its commands, and expect each line of output that it shows.
+
+    A file that exists already is one to which the block is added at the end.
+    """
+    blocks = BLOCK.findall((ROOT / "docs/extend" / page).read_text(encoding="utf-8"))
+    assert any(kind == "console" for kind, _, _ in blocks)
+    for kind, title, text in blocks:
+        if title:
+            file = project.folder / title
+            file.parent.mkdir(parents=True, exist_ok=True)
+            before = file.read_text(encoding="utf-8") if file.exists() else ""
+            file.write_text(before + text, encoding="utf-8")
+        if kind == "console":
+            for step in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
+                command, *shown = step.rstrip("\n").split("\n")
+                ran = project.run("bash", "-o", "pipefail", "-c", command)
+                assert ran.returncode == 0, (command, ran.stdout + ran.stderr)
+                for line in shown:
+                    assert line in ran.stdout, (command, line, ran.stdout)
+
+
+@pytest.mark.parametrize("page", ["metric.md"])
+def test_a_page_can_be_followed_literally(project, page):
+    follow(project, page)
