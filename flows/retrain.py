@@ -1,4 +1,4 @@
-"""`retrain`: fetch, run the styles whose inputs changed, and move the registry's champion where the new one wins."""
+"""`retrain`: fetch, run the styles whose inputs changed, and make the new adapter champion where it wins."""
 
 import os
 import tempfile
@@ -21,11 +21,10 @@ from flows import dvc_graph, tasks, worktree
 def retrain(styles: list[str] | None = None, margin: float = 0.05) -> State:
     """Run what changed, commit dvc.lock, compare each style with its champion, move the alias or keep it, say why.
 
-    The rule is `aclora.evaluation.champion.decide`'s. A dirty work tree is refused;
-    what DVC itself makes does not count as dirt.
+    `aclora.evaluation.champion.decide` is the rule. A dirty work tree is refused; DVC's own outs may differ.
 
     Args:
-        styles: entries under `styles` in params.yaml; none named: all.
+        styles: entries under `styles` in params.yaml; without any, all.
         margin: how much worse, as a share of the champion's value, is still no loss? 0 … 1.
     """
     log = get_run_logger()
@@ -38,61 +37,61 @@ def retrain(styles: list[str] | None = None, margin: float = 0.05) -> State:
         if remote:
             tasks.fetch()
         names = dvc_graph.chosen(styles)
-        moved = dvc_graph.moved(names)
-        log.info("inputs changed: %s", ", ".join(moved) or "of no style")
-        results = tasks.run(moved, remote) if moved else []
+        changed = dvc_graph.changed_styles(names)
+        log.info("inputs changed: %s", ", ".join(changed) or "of no style")
+        results = tasks.run(changed, remote) if changed else []
         ran = [r.stage.name for r in results if r.outcome in ("Ran", "Restored")]
-        commit = worktree.commit(dvc_graph.outs(), f"retrain: {', '.join(moved) or 'what was made before'}")
+        commit = worktree.commit(dvc_graph.outs(), f"retrain: {', '.join(changed) or 'earlier results'}")
         log.info("git: %s", f"committed {commit}" if commit else "nothing to commit")
     except InputError as error:
         return Failed(message=str(error))
-    whole = [name for name in names if name not in moved or name in tasks.complete(results)]
-    links = tasks.publish(whole)
-    verdicts = {name: judge.with_options(task_run_name=f"judge {name}")(name, margin) for name in whole}
-    create_markdown_artifact(_page(names, moved, verdicts, links), key="retrain", description="Champions, and why")
+    complete = [name for name in names if name not in changed or name in tasks.complete_styles(results)]
+    links = tasks.publish(complete)
+    verdicts = {name: judge.with_options(task_run_name=f"judge {name}")(name, margin) for name in complete}
+    create_markdown_artifact(_page(names, changed, verdicts, links), key="retrain", description="Champions, and why")
     won = [name for name, verdict in verdicts.items() if verdict.promote]
-    said = f"{len(ran)} stages ran; champion moved: {', '.join(won) or 'of no style'}"
+    summary = f"{len(ran)} stages ran; new champion: {', '.join(won) or 'of no style'}"
     state = tasks.report(results, links, "retrain-stages") if results else Completed()
-    return Failed(message=f"{said}. {state.message}") if state.is_failed() else Completed(message=said)
+    return Failed(message=f"{summary}. {state.message}") if state.is_failed() else Completed(message=summary)
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
 def judge(style: str, margin: float) -> Verdict:
-    """Compare with the champion and move the alias if the rule says so; without a registry nothing is moved."""
+    """Compare with the champion and move the alias if the rule says so; without a registry nothing moves."""
     if os.environ.get("ACLORA_TRACKING") == "off":
         return Verdict(False, "tracking is off: there is no registry", [])
     try:
         from aclora.project.fingerprint import run_fingerprint
-        from aclora.tracking import store
+        from aclora.tracking import publish
 
         with tempfile.TemporaryDirectory() as folder:
-            champion = store.champion(style, Path(folder))
+            champion = publish.champion(style, Path(folder))
             if champion is None:
-                verdict = Verdict(True, "there was no champion: the first becomes it", [])
+                verdict = Verdict(True, "there was no champion: the first one becomes it", [])
             elif champion.fingerprint == run_fingerprint(style):
                 verdict = Verdict(False, f"it is this very run, version {champion.version}", [])
             else:
                 verdict = decide(Path("metrics", style), champion.folder, margin, scores(project_figures()))
         if verdict.promote:
-            store.promote(style)
-    except Exception as error:  # MLflow gone, or without this style: retraining has not failed of it
-        get_run_logger().warning("the registry could not be asked: %s", tasks.one_line(error))
-        return Verdict(False, f"the registry could not be asked ({tasks.one_line(error)}); the next run asks again", [])
+            publish.promote(style)
+    except Exception as error:  # MLflow gone, or without this style: retraining itself did not fail
+        get_run_logger().warning("the registry did not answer: %s", tasks.one_line(error))
+        return Verdict(False, f"the registry did not answer ({tasks.one_line(error)}); the next run asks again", [])
     return verdict
 
 
-def _page(names, moved, verdicts, links):
+def _page(names, changed, verdicts, links):
     lines = []
     for name in names:
         verdict = verdicts.get(name)
         lines += [f"## {name}", ""]
-        lines.append("Inputs changed." if name in moved else "Inputs as they were.")
+        lines.append("Inputs changed." if name in changed else "Inputs unchanged.")
         if verdict is None:
             lines += ["A stage failed: nothing to compare.", ""]
             continue
-        moves = "The new one is champion" if verdict.promote else "The champion stays"
+        outcome = "The new one is champion" if verdict.promote else "The champion stays"
         link = f" ({tasks.link(links[name])})" if name in links else ""
-        lines += [f"**{moves}**{link}: {verdict.why}.", ""]
+        lines += [f"**{outcome}**{link}: {verdict.why}.", ""]
         if verdict.figures:
             lines += ["| figure | new | champion | difference, 95 % interval | |", "|---|---|---|---|---|"]
             lines += [

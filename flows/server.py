@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 
 from aclora.core.errors import InputError
+from aclora.core.files import read_json, write_whole
 from aclora.project import process
 
 HOST = "127.0.0.1"
@@ -26,18 +27,18 @@ SILENCE = 300  # seconds; heartbeats come every 30
 
 
 def main() -> int:
-    """Entry point; the exit status is 1 after one line about what does not work."""
+    """Entry point; the exit status is 1 after a one-line error."""
     parser = argparse.ArgumentParser(prog="python -m flows.server", description=__doc__.split(": ", 1)[1])
     commands = parser.add_subparsers(dest="command", required=True)
     begin = commands.add_parser("start", help="start what is not running, deploy prefect.yaml, print the addresses")
     begin.add_argument("--prefect-port", type=int, default=4200)
     begin.add_argument("--mlflow-port", type=int, default=5000)
-    begin.add_argument("--workers", type=int, default=1, help="one for each GPU; CUDA_VISIBLE_DEVICES counts them")
+    begin.add_argument("--workers", type=int, default=1, help="one per GPU; CUDA_VISIBLE_DEVICES names them")
     begin.add_argument(
         "--silence",
         type=int,
         default=SILENCE,
-        help="after so many seconds without a heartbeat a run has crashed (300; set by the first start)",
+        help="seconds without a heartbeat after which a run has crashed (default 300; the first start sets it)",
     )
     commands.add_parser("stop", help="stop what `start` started here, and nothing else")
     commands.add_parser("deploy", help="pool, deployments and automations for the server at PREFECT_API_URL")
@@ -56,7 +57,7 @@ def main() -> int:
 
 
 def start(prefect_port: int, mlflow_port: int, workers: int, silence: int = SILENCE) -> None:
-    """Start the servers, deploy, start the workers. Raises `InputError` for a port in use and a server that ends."""
+    """Start the servers, deploy, start the workers. Raises `InputError` for a port in use and a server that fails."""
     if workers < 1:
         raise InputError(f"WORKERS = {workers}: must be at least 1")
     if silence < 60:
@@ -89,8 +90,8 @@ def start(prefect_port: int, mlflow_port: int, workers: int, silence: int = SILE
         name = f"{POOL}-{i}"
         command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--limit", "1", "--name", name]
         _spawn(name, command, {"CUDA_VISIBLE_DEVICES": gpus[i]})
-    _online({f"{POOL}-{i}" for i in range(workers)})
-    again()
+    _wait_for({f"{POOL}-{i}" for i in range(workers)})
+    retry_crashed()
     (FOLDER / "api").write_text(os.environ["PREFECT_API_URL"], encoding="utf-8")
     print(f"Prefect   {prefect}")
     print(f"MLflow    {tracking}")
@@ -100,7 +101,7 @@ def start(prefect_port: int, mlflow_port: int, workers: int, silence: int = SILE
 
 
 def stop() -> None:
-    """Workers first, so that a run in progress can still say how it ended; then the servers."""
+    """Stop the workers first, so that a run in progress can still report its end; then the servers."""
     files = sorted(FOLDER.glob("*.pid"), key=lambda f: (not f.stem.startswith(POOL), f.stem))
     stopped = []
     for file in files:
@@ -113,9 +114,9 @@ def stop() -> None:
 
 
 def deploy(workers: int | None = None, silence: int = SILENCE) -> None:
-    """The work pools, the deployments of prefect.yaml, and the automations that start a crashed run again.
+    """Create the work pools, prefect.yaml's deployments, and the automations that start a crashed run again.
 
-    Raises `InputError` where the server does not answer or refuses.
+    Raises `InputError` if the server does not answer or refuses.
     """
     import httpx
     from prefect import get_client
@@ -126,8 +127,8 @@ def deploy(workers: int | None = None, silence: int = SILENCE) -> None:
         raise InputError("no Prefect server is known: set PREFECT_API_URL")
     try:
         with get_client(sync_client=True) as client:  # Prefect's commands take seconds each to start
-            there = {pool.name for pool in client.read_work_pools()}
-            for pool in {POOL, COORDINATOR} - there:
+            existing = {pool.name for pool in client.read_work_pools()}
+            for pool in {POOL, COORDINATOR} - existing:
                 _prefect("work-pool", "create", pool, "--type", "process")
             if workers:
                 client.update_work_pool(POOL, WorkPoolUpdate(concurrency_limit=workers))
@@ -138,59 +139,59 @@ def deploy(workers: int | None = None, silence: int = SILENCE) -> None:
 
 
 def automate(silence: int) -> None:
-    """Create both automations unless they are there.
+    """Create both automations unless they exist.
 
-    A run of the pool that crashed is scheduled again, the same run with the same parameters; one that has been silent
-    for that many seconds has crashed.
+    A run of the pool that crashed is scheduled again, the same run with the same parameters; a run without a heartbeat
+    for `silence` seconds has crashed.
     """
     from prefect.automations import Automation, EventTrigger, Posture
     from prefect.client.schemas.objects import StateType
     from prefect.events.actions import ChangeFlowRunState
 
-    of_the_pool = {
+    in_pool = {
         "match": {"prefect.resource.id": "prefect.flow-run.*"},
         "match_related": {"prefect.resource.role": "work-pool", "prefect.resource.name": POOL},
         "for_each": {"prefect.resource.id"},
         "threshold": 1,
     }
-    # Not Crashed: two triggers of one event get in each other's way in sqlite, and it is AwaitingRetry at once.
+    # Not Crashed: two triggers on one event collide in sqlite, and the run is AwaitingRetry at once.
     ends = {f"prefect.flow-run.{s}" for s in ("Completed", "Failed", "Cancelled", "AwaitingRetry")}
     heartbeat = "prefect.flow-run.heartbeat"
-    crashed = EventTrigger(expect={"prefect.flow-run.Crashed"}, posture=Posture.Reactive, **of_the_pool)
+    crashed = EventTrigger(expect={"prefect.flow-run.Crashed"}, posture=Posture.Reactive, **in_pool)
     silent = EventTrigger(
         after={heartbeat},
         expect={heartbeat, *ends},
         posture=Posture.Proactive,
         within=timedelta(seconds=silence),
-        **of_the_pool,
+        **in_pool,
     )
-    again = ChangeFlowRunState(state=StateType.SCHEDULED, name="AwaitingRetry", message="it crashed: started again")
+    retry = ChangeFlowRunState(state=StateType.SCHEDULED, name="AwaitingRetry", message="it crashed: started again")
     lost = ChangeFlowRunState(state=StateType.CRASHED, message=f"silent for {silence} seconds")
-    for name, trigger, action in (("restart a crashed run", crashed, again), ("crash a silent run", silent, lost)):
+    for name, trigger, action in (("restart a crashed run", crashed, retry), ("crash a silent run", silent, lost)):
         try:
-            Automation.read(name=name)  # left as it is: while one is replaced, a crash goes unseen
+            Automation.read(name=name)  # an existing one stays: a crash goes unseen while it is replaced
         except ValueError:
             Automation(name=name, trigger=trigger, actions=[action]).create()
 
 
-def again() -> None:
-    """Schedule the pool's crashed runs once more: the automation has not seen what crashed while no server ran."""
+def retry_crashed() -> None:
+    """Schedule the pool's crashed runs again: the automation did not see those that crashed while no server ran."""
     from prefect import get_client
     from prefect.client.schemas import filters
     from prefect.client.schemas.objects import StateType
     from prefect.states import AwaitingRetry
 
     crashed = filters.FlowRunFilterState(type=filters.FlowRunFilterStateType(any_=[StateType.CRASHED]))
-    of_the_pool = filters.WorkPoolFilter(name=filters.WorkPoolFilterName(any_=[POOL]))
+    in_pool = filters.WorkPoolFilter(name=filters.WorkPoolFilterName(any_=[POOL]))
     with get_client(sync_client=True) as client:
         for run in client.read_flow_runs(
-            flow_run_filter=filters.FlowRunFilter(state=crashed), work_pool_filter=of_the_pool
+            flow_run_filter=filters.FlowRunFilter(state=crashed), work_pool_filter=in_pool
         ):
             client.set_flow_run_state(run.id, AwaitingRetry(message="it crashed: started again"))
 
 
-def _online(workers):
-    """Wait until the server has heard of these workers; a run that is started now would warn that there are none."""
+def _wait_for(workers):
+    """Wait until the server knows these workers; a run that starts earlier would warn that there are none."""
     from prefect import get_client
 
     deadline = time.monotonic() + DEADLINE
@@ -221,7 +222,7 @@ def _serve(name, command, port, knob, health):
             try:
                 probe.bind((HOST, port))
             except OSError:
-                raise InputError(f"{knob} = {port}: the port is in use; name another: make server {knob}=…") from None
+                raise InputError(f"{knob} = {port}: the port is in use; choose another: make server {knob}=…") from None
         _spawn(name, command)
     deadline = time.monotonic() + DEADLINE
     while True:
@@ -235,10 +236,10 @@ def _serve(name, command, port, knob, health):
 
 
 def _spawn(name, command, env=None):
-    """Start a process that goes on without this one, unless it runs."""
+    """Start a process that outlives this one, unless it runs already."""
     if _running(name):
         return
-    here = {"PWD": str(Path.cwd()), "PYTHONUNBUFFERED": "1"}  # prefect.yaml asks a worker where it was started
+    here = {"PWD": str(Path.cwd())}  # prefect.yaml asks a worker where it started
     with (FOLDER / f"{name}.log").open("ab") as log:
         child = subprocess.Popen(
             command,
@@ -248,16 +249,16 @@ def _spawn(name, command, env=None):
             env=process.environment() | here | (env or {}),
             start_new_session=True,
         )
-    about = {"pid": child.pid, "started": psutil.Process(child.pid).create_time()}
-    (FOLDER / f"{name}.pid").write_text(json.dumps(about), encoding="utf-8")
+    started = {"pid": child.pid, "started": psutil.Process(child.pid).create_time()}
+    write_whole(FOLDER / f"{name}.pid", json.dumps(started).encode())
 
 
 def _running(name):
-    """The process that `_spawn` started, if it is still that one."""
+    """The process that `_spawn` started, if it still runs and no other has taken its id."""
     try:
-        about = json.loads((FOLDER / f"{name}.pid").read_text(encoding="utf-8"))
-        found = psutil.Process(about["pid"])
-        same = found.create_time() == about["started"] and found.status() != psutil.STATUS_ZOMBIE
+        started = read_json(FOLDER / f"{name}.pid")
+        found = psutil.Process(started["pid"])
+        same = found.create_time() == started["started"] and found.status() != psutil.STATUS_ZOMBIE
         return found if same else None
     except (FileNotFoundError, ValueError, psutil.NoSuchProcess):
         return None

@@ -1,4 +1,4 @@
-"""`python -m flows.start FLOW [PARAMETER=JSON …]`: start a deployed flow, its input looked at first."""
+"""`python -m flows.start FLOW [PARAMETER=JSON …]`: check the input, then start a deployed flow."""
 
 import argparse
 import json
@@ -12,7 +12,7 @@ FLOWS = ("style", "retrain", "sweep", "team")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point; the exit status is 1 after one line about what cannot be used, and for `--watch` where it failed."""
+    """Entry point; the exit status is 1 after a one-line error, and with `--watch` if the run failed."""
     parser = argparse.ArgumentParser(
         prog="python -m flows.start",
         description="Start a deployed flow.",
@@ -20,7 +20,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("flow", help=f"one of {', '.join(FLOWS)}")
     parser.add_argument("parameters", nargs="*", metavar="PARAMETER=JSON", help="a value in JSON")
-    parser.add_argument("--watch", action="store_true", help="wait until it has ended")
+    parser.add_argument("--watch", action="store_true", help="wait until it ends")
     args = parser.parse_args(argv)
     os.environ |= {k: v for k, v in QUIET.items() if k not in os.environ}
     if "PREFECT_API_URL" not in os.environ and (FOLDER / "api").exists():
@@ -37,9 +37,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def start(flow: str, parameters: dict, watch: bool) -> int:
-    """Create a run and say where it is; 1 if it was waited for and did not complete.
+    """Create a run and print its address; returns 1 if `watch` saw it end other than completed.
 
-    Raises `InputError` for an unknown style or parameter, a deployment that is not there, a server that is silent.
+    Raises `InputError` for an unknown style or parameter, a missing deployment and a server that does not answer.
     """
     import httpx
     from prefect import get_client
@@ -62,14 +62,14 @@ def start(flow: str, parameters: dict, watch: bool) -> int:
             workers = client.read_workers_for_work_pool(pool)
             run = client.create_flow_run_from_deployment(deployment.id, parameters=parameters)
     except ObjectNotFound:
-        raise InputError(f"{flow} is not deployed at {PREFECT_API_URL.value()}: make server deploys it") from None
+        raise InputError(f"{flow} is not deployed at {PREFECT_API_URL.value()}: `make server` deploys it") from None
     except (ParameterTypeError, SignatureMismatchError) as error:
         raise InputError(f"{flow}: {error}") from None
     except httpx.HTTPError as error:
         raise InputError(f"Prefect at {PREFECT_API_URL.value()} does not answer: {error}") from None
     print(f"{run.name}  {PREFECT_API_URL.value().removesuffix('/api')}/runs/flow-run/{run.id}")
     if not any(w.status == "ONLINE" for w in workers):
-        print(f"warning: no worker looks after the pool {pool!r}: the run waits until one does (make server)")
+        print(f"warning: no worker serves the pool {pool!r}: the run waits until one does (`make server`)")
     if not watch:
         return 0
     state = run_coro_as_sync(wait_for_flow_run(run.id, timeout=None)).state

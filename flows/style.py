@@ -1,4 +1,4 @@
-"""`style`: DVC's pipeline for the chosen styles, a task a stage."""
+"""`style`: DVC's pipeline for the chosen styles, one task per stage."""
 
 import contextlib
 
@@ -19,22 +19,22 @@ def style(styles: list[str] | None = None, remote: bool = False, commit: str | N
     """Bring the styles up to date: what changed runs, what is in the run-cache is restored, the rest stays.
 
     Args:
-        styles: entries under `styles` in params.yaml; none named: all of them, and stages that are of no style.
-        remote: fetch what other machines have done from DVC's remote first, and send it what was done here.
-        commit: check this commit out first, in a clone that no other run uses (`team` asks its workers for it).
+        styles: entries under `styles` in params.yaml; without any, all of them and the stages without a style.
+        remote: first fetch other machines' results from DVC's remote, at the end send it the new ones.
+        commit: check this commit out first, in a clone that no other run uses; `team` sets it for its workers.
     """
     with contextlib.ExitStack() as clone:
         try:
             tasks.begin()
             if commit:
-                clone.enter_context(worktree.alone())
+                clone.enter_context(worktree.exclusive())
                 worktree.refuse_dirty(dvc_graph.outs(), "a run for the team")
                 worktree.check_out(commit)
                 tasks.fetch()
             names = dvc_graph.chosen(styles)
             if remote:
-                dvc_graph.need_remote()
+                dvc_graph.require_remote()
             results = tasks.run(None if styles is None else names, remote)
         except InputError as error:
             return Failed(message=str(error))
-        return tasks.report(results, tasks.publish(tasks.complete(results)), "stages")
+        return tasks.report(results, tasks.publish(tasks.complete_styles(results)), "stages")

@@ -16,7 +16,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from aclora.core import params
 from aclora.core.errors import InputError, require
 from aclora.evaluation.evaluate import project_figures
-from aclora.project import process
+from aclora.project import dvc, git, process
 from flows import dvc_graph, tasks, worktree
 
 
@@ -24,12 +24,12 @@ from flows import dvc_graph, tasks, worktree
 def sweep(grid: dict[str, list], styles: list[str] | None = None, at_once: int = 1) -> State:
     """Run every combination of the grid for every style, each as an experiment of the current commit.
 
-    An experiment that is there is not run again, and a stage that some experiment has run comes from the run-cache: a
-    sweep that was stopped goes on where it was. `dvc exp show` has them all; `aclora compare` takes their names.
+    An experiment that exists does not run again, and a stage that any experiment has run comes from the run-cache: a
+    sweep that was stopped continues where it was. `dvc exp show` lists them all; `aclora compare` takes their names.
 
     Args:
         grid: for each knob ("aclora.restart_every") its values.
-        styles: entries under `styles` in params.yaml; none named: all.
+        styles: entries under `styles` in params.yaml; without any, all.
         at_once: how many experiments at a time? Each needs its own share of the GPU's memory. ≥ 1.
     """
     log = get_run_logger()
@@ -39,7 +39,7 @@ def sweep(grid: dict[str, list], styles: list[str] | None = None, at_once: int =
         names = dvc_graph.chosen(styles)
         points = list(grid_points(grid))
         worktree.refuse_dirty(dvc_graph.outs(), "sweep")
-        targets = {name: _ends(name) for name in names}
+        targets = {name: _last_stages(name) for name in names}
     except InputError as error:
         return Failed(message=str(error))
     jobs = [(name_of(style, point), style, point) for style in names for point in points]
@@ -52,8 +52,8 @@ def sweep(grid: dict[str, list], styles: list[str] | None = None, at_once: int =
             if name in done:
                 rows[name] = Completed(name="Unchanged")
             else:
-                given = {"name": name, "point": point, "targets": targets[style]}
-                futures[name] = runner.submit(experiment.with_options(task_run_name=name), given)
+                arguments = {"name": name, "point": point, "targets": targets[style]}
+                futures[name] = runner.submit(experiment.with_options(task_run_name=name), arguments)
         with process.ending_all():
             wait(list(futures.values()))
     rows |= {name: future.state for name, future in futures.items()}
@@ -64,21 +64,20 @@ def sweep(grid: dict[str, list], styles: list[str] | None = None, at_once: int =
         why = rows[name].message if rows[name].name == "Failed" else ""
         table.append({"experiment": name, "style": style} | point | {"outcome": rows[name].name.lower()} | scores)
         table[-1] |= {"why": why} if any(r.name == "Failed" for r in rows.values()) else {}
-    create_table_artifact(
-        table, key="sweep", description=f"Experiments of {worktree.git('rev-parse', '--short', 'HEAD')}"
-    )
+    head = git.run("rev-parse", "--short", "HEAD").strip()
+    create_table_artifact(table, key="sweep", description=f"Experiments of {head}")
     outcomes = [row["outcome"] for row in table]
-    said = ", ".join(f"{outcomes.count(o)} {o}" for o in dict.fromkeys(outcomes))
+    summary = ", ".join(f"{outcomes.count(o)} {o}" for o in dict.fromkeys(outcomes))
     if "failed" in outcomes:
-        return Failed(message=f"{said}. " + "; ".join(f"{r['experiment']}: {r['why']}" for r in table if r["why"]))
-    return Completed(message=said)
+        return Failed(message=f"{summary}. " + "; ".join(f"{r['experiment']}: {r['why']}" for r in table if r["why"]))
+    return Completed(message=summary)
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
 def experiment(name: str, point: dict, targets: list[str]) -> State:
-    """One experiment in a folder of its own; Ran, or Restored where all of it came from the run-cache."""
+    """One experiment in a folder of its own; Ran, or Restored if all of it came from the run-cache."""
     settings = [word for knob, value in point.items() for word in ("-S", f"{knob}={json.dumps(value)}")]
-    status, lines = process.dvc("exp", "run", "--temp", "-n", name, *settings, *targets, log=get_run_logger().info)
+    status, lines = dvc.run("exp", "run", "--temp", "-n", name, *settings, *targets, log=get_run_logger().info)
     if status:
         return Failed(message=process.reason(lines))
     ran = any(line.startswith("Running stage") for line in lines)
@@ -86,41 +85,39 @@ def experiment(name: str, point: dict, targets: list[str]) -> State:
 
 
 def grid_points(grid: dict[str, list]) -> list[dict]:
-    """Every combination, the last knob fastest. Raises `InputError` for an unknown knob, no value, one twice."""
+    """Every combination, the last knob fastest. Raises `InputError` for an unknown knob, no or repeated values."""
     if not grid:
         raise InputError('grid = {}: must name a knob and its values, for instance {"train.seed": [0, 1]}')
     for knob, values in grid.items():
         params.value(knob)
         require(isinstance(values, list) and len(values) > 0, f"grid.{knob}", values, "a list of at least one value")
-        require(len({json.dumps(v) for v in values}) == len(values), f"grid.{knob}", values, "values that differ")
+        require(len({json.dumps(v) for v in values}) == len(values), f"grid.{knob}", values, "distinct values")
     return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
 
 
 def name_of(style: str, point: dict) -> str:
-    """The experiment's name: style, knobs and values, as far as git takes that for a name, and a digest of all."""
+    """The experiment's name: style, knobs and values, as far as git permits them in a name, and a digest of all."""
     exact = json.dumps([style, point])
-    said = ",".join(f"{knob}={value}" for knob, value in point.items())
-    words = re.sub(r"[^\w=,.+-]+|\.\.+", "-", f"{style}_{said}")[:120].strip(".-")
-    return f"{words}_{hashlib.sha256(exact.encode()).hexdigest()[:6]}"
+    readable = f"{style}_" + ",".join(f"{knob}={value}" for knob, value in point.items())
+    permitted = re.sub(r"[^\w=,.+-]+|\.\.+", "-", readable)[:120].strip(".-")
+    return f"{permitted}_{hashlib.sha256(exact.encode()).hexdigest()[:6]}"
 
 
 def experiments() -> dict[str, str]:
-    """The commits of the current commit's experiments by name; DVC keeps them under refs/exps."""
-    head = worktree.git("rev-parse", "HEAD").strip()
-    refs = worktree.git("for-each-ref", "--format=%(objectname) %(refname)", f"refs/exps/{head[:2]}/{head[2:]}")
-    return {ref.rsplit("/", 1)[1]: commit for commit, ref in (line.split(" ") for line in refs.splitlines())}
+    """The commits of the current commit's experiments by their names."""
+    return git.experiments(of=git.run("rev-parse", "HEAD").strip())
 
 
-def _ends(style):
-    """The style's stages that no other of its stages needs."""
-    ours = dvc_graph.stages([style])
-    needed = {name for stage in ours for name in stage.needs}
-    return [stage.name for stage in ours if stage.name not in needed]
+def _last_stages(style):
+    """The style's stages that no other stage of its needs."""
+    stages = dvc_graph.stages([style])
+    needed = {name for stage in stages for name in stage.needs}
+    return [stage.name for stage in stages if stage.name not in needed]
 
 
 def _scores(commit, style):
     try:
-        scores = json.loads(worktree.git("show", f"{commit}:metrics/{style}/scores.json"))
+        scores = json.loads(git.run("show", f"{commit}:metrics/{style}/scores.json"))
     except (InputError, ValueError):
         return {}
     shown = [figure.name for figure in project_figures().values() if figure.better]

@@ -1,11 +1,9 @@
-"""DVC's graph as Prefect tasks: a task for each stage, in DVC's order, its outcome the name of its state."""
+"""DVC's stages as Prefect tasks: a task for each stage, in DVC's order, its outcome the name of its state."""
 
 import contextlib
 import itertools
-import json
 import os
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,13 +15,14 @@ from prefect.states import Cancelled, Completed, Failed
 
 from aclora.core import params
 from aclora.core.errors import InputError
-from aclora.project import process
-from flows import dvc_graph, worktree
-from flows.dvc_graph import Stage, changed, stages
+from aclora.core.files import read_jsonl
+from aclora.project import dvc, git, process
+from flows import dvc_graph
+from flows.dvc_graph import Stage
 
-MOST_STARTS = 5
+MAX_STARTS = 5
 DONE = ("Ran", "Restored", "Unchanged")
-BUSY = "is busy, it is being blocked by"
+BUSY = "is busy, it is being blocked by"  # what dvc says of a stage that another dvc runs
 
 
 @dataclass(frozen=True)
@@ -37,72 +36,70 @@ class Result:
 
 
 def begin() -> None:
-    """To be called first by a flow: it ends with its worker; started five times, it is not started again.
+    """Prepare a flow's run; every flow calls it first.
 
-    What a dvc that was killed has left half-written is removed.
-
-    Raises `InputError`.
+    The run ends with its worker, and what a killed dvc left half-written is removed. Raises `InputError` for a run
+    that crashed five times.
     """
     if "PREFECT__FLOW_RUN_ID" in os.environ:
         process.end_with_parent()
-    process.mend_lock(get_run_logger().info)
-    if (runtime.flow_run.run_count or 0) > MOST_STARTS:
-        raise InputError(f"the run crashed {MOST_STARTS} times: see its log, then start another")
+    dvc.mend_lock(get_run_logger().info)
+    if (runtime.flow_run.run_count or 0) > MAX_STARTS:
+        raise InputError(f"the run crashed {MAX_STARTS} times: see its log, then start another")
 
 
 def run(styles: list[str] | None, remote: bool) -> list[Result]:
     """Run the stages of `styles` (None: the whole graph) as Prefect tasks, style after style.
 
-    A stage that fails keeps those that need it from running, and nothing else. With `remote` a stage is fetched from
-    the remote's run-cache where that has it, and the run-cache is pushed in the end; where that fails, the last
-    result says so.
+    A stage that fails prevents those that need it, and nothing else. With `remote`, stages that the remote's run-cache
+    has are fetched instead of run, and what ran here is pushed at the end; if that fails, the last result says so.
     """
     results, states = {}, {}
-    for _, group in itertools.groupby(stages(styles), key=lambda s: s.style or s.name):
+    for _, group in itertools.groupby(dvc_graph.stages(styles), key=lambda s: s.style or s.name):
         group = list(group)
-        stale = changed([s.name for s in group])
+        stale = dvc_graph.changed([s.name for s in group])
         for stage in group:
-            before = [results[name] for name in stage.needs]
-            failed = [r.stage.name for r in before if r.outcome not in DONE]
-            moved = stage.name in stale or any(r.outcome != "Unchanged" for r in before)
+            needed = [results[name] for name in stage.needs]
+            failed = [r.stage.name for r in needed if r.outcome not in DONE]
+            changed = stage.name in stale or any(r.outcome != "Unchanged" for r in needed)
             start = time.monotonic()
-            states[stage.name] = state = _task.with_options(name=stage.name.split("@")[0], task_run_name=stage.name)(
+            stage_task = _stage.with_options(name=stage.name.split("@")[0], task_run_name=stage.name)
+            states[stage.name] = state = stage_task(
                 stage.name,
                 stage.style,
                 remote,
-                moved,
+                changed,
                 failed,
-                wait_for=[states[r.stage.name] for r in before if r.outcome in DONE],
+                wait_for=[states[r.stage.name] for r in needed if r.outcome in DONE],
                 return_state=True,
             )
             why = state.message or "" if state.name not in DONE else ""
             results[stage.name] = Result(stage, state.name, time.monotonic() - start, why)
     if ran := [name for name, r in results.items() if r.outcome == "Ran"]:
-        dvc_graph.remember(ran)
-    if remote and (here := [name for name, r in results.items() if r.outcome in ("Ran", "Restored")]):
-        state = push(here, return_state=True)  # Restored: a run that crashed had not pushed it yet
+        dvc_graph.save_to_run_cache(ran)
+    # Restored ones too: a run that crashed may not have pushed them
+    if remote and (new := [name for name, r in results.items() if r.outcome in ("Ran", "Restored")]):
+        state = push(new, return_state=True)
         if not state.is_completed():
             results["push"] = Result(Stage("push", (), None), "Failed", 0.0, state.message or "")
     return list(results.values())
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
-def _task(name: str, style: str | None, remote: bool, moved: bool, failed: list[str]) -> State:
+def _stage(name: str, style: str | None, remote: bool, changed: bool, failed: list[str]) -> State:
     log = get_run_logger()
     if failed:
         return Cancelled(name="NotRun", message=f"it needs {', '.join(failed)}")
-    if not moved:
+    if not changed:
         return Completed(name="Unchanged", message="dvc: nothing changed")
     progress = Progress(style) if style else None
     args = ["repro", "--single-item", *(["--pull"] if remote else []), name]
-    status, lines = process.dvc(*args, log=log.info, tick=progress)
-    told = False
-    while status and any(BUSY in line for line in lines):
-        if not told:
-            log.info("another run or command is at work on this stage: waiting for it")
-            told = True
+    status, lines = dvc.run(*args, log=log.info, tick=progress)
+    if status and _busy(lines):
+        log.info("another run or command is at work on this stage: waiting for it")
+    while status and _busy(lines):
         time.sleep(process.TICK)
-        status, lines = process.dvc(*args, log=log.debug, tick=progress)
+        status, lines = dvc.run(*args, log=log.debug, tick=progress)
     if status:
         return Failed(message=process.reason(lines))
     if progress:
@@ -114,22 +111,26 @@ def _task(name: str, style: str | None, remote: bool, moved: bool, failed: list[
     return Completed(name="Ran", message="dvc: ran")
 
 
+def _busy(lines):
+    return any(BUSY in line for line in lines)
+
+
 @task(cache_policy=NO_CACHE, persist_result=False, task_run_name="fetch")
 def fetch() -> None:
-    """The pictures that git knows by their .dvc files alone. Raises `InputError` where the remote has them not."""
-    files = worktree.git("ls-files", "*.dvc", "**/*.dvc").split()
+    """Get the pictures that git knows by their .dvc files alone. Raises `InputError` if the remote lacks them."""
+    files = git.run("ls-files", "*.dvc", "**/*.dvc").split()
     if files:
-        status, lines = process.dvc("pull", *files, log=get_run_logger().info)
+        status, lines = dvc.run("pull", *files, log=get_run_logger().info)
         if status:
             raise InputError(f"dvc pull: {process.reason(lines)}")
 
 
 @task(cache_policy=NO_CACHE, persist_result=False, task_run_name="push")
 def push(names: list[str]) -> State:
-    """The stages' outs go to the remote, their run-cache too; a remote that refuses fails the task, not the stages."""
-    status, lines = process.dvc("push", "--run-cache", *names, log=get_run_logger().info)
+    """Send the stages' outs and their run-cache to the remote; one that refuses fails the task, not the stages."""
+    status, lines = dvc.run("push", "--run-cache", *names, log=get_run_logger().info)
     if not status:
-        dvc_graph.push_kept(names)
+        dvc_graph.push_outs_in_git(names)
     return Failed(message=process.reason(lines)) if status else Completed(message="dvc: pushed")
 
 
@@ -137,13 +138,13 @@ class Progress:
     """A progress artifact that follows a training's history; silent for a stage that trains nothing."""
 
     def __init__(self, style: str):
-        self.style, self.start, self.file, self.artifact, self.said = style, time.time(), None, None, ""
+        self.style, self.start, self.file, self.artifact, self.text = style, time.time(), None, None, ""
 
     def __call__(self) -> None:
         """Look once, and show what is new."""
         try:
             self._look()
-        except Exception as error:  # no file yet, half of a line, no server: a stage does not fail of it
+        except Exception as error:  # no file yet, half of a line, no server: none of that fails a stage
             get_run_logger().debug("no progress to show: %s", one_line(error))
 
     def _look(self):
@@ -154,84 +155,85 @@ class Progress:
             self.epochs = params.value("train.epochs")
         if self.file.stat().st_mtime < self.start:
             return
-        rows = [json.loads(line) for line in self.file.read_text(encoding="utf-8").splitlines()]
+        rows = read_jsonl(self.file)
         epochs = [row for row in rows if row.get("event") == "epoch"]
         restarts = [row for row in rows if row.get("event") == "restart"]
         if not epochs:
             return
-        said = f"epoch {epochs[-1]['epoch']} of {self.epochs}, loss {epochs[-1]['loss']:.4f}"
+        text = f"epoch {epochs[-1]['epoch']} of {self.epochs}, loss {epochs[-1]['loss']:.4f}"
         if restarts:
-            said += f", p {restarts[-1]['p']:.3f}, I {restarts[-1]['I']}"
-        if said != self.said:
-            self.said = said
-            self._show(100 * epochs[-1]["epoch"] / self.epochs, said)
+            text += f", p {restarts[-1]['p']:.3f}, I {restarts[-1]['I']}"
+        if text != self.text:
+            self.text = text
+            self._show(100 * epochs[-1]["epoch"] / self.epochs)
 
     def end(self) -> None:
         """The training is over: 100 %."""
         if self.artifact:
             with contextlib.suppress(Exception):
-                self._show(100.0, self.said)
+                self._show(100.0)
 
-    def _show(self, percent, said):
+    def _show(self, percent):
+        description = f"{self.style}: {self.text}"
         if self.artifact:
-            update_progress_artifact(self.artifact, percent, description=f"{self.style}: {said}")
+            update_progress_artifact(self.artifact, percent, description=description)
         else:
             key = "training-" + "".join(c if c.isalnum() else "-" for c in self.style.lower())
-            self.artifact = create_progress_artifact(percent, key=key, description=f"{self.style}: {said}")
+            self.artifact = create_progress_artifact(percent, key=key, description=description)
 
 
 @task(cache_policy=NO_CACHE, persist_result=False, task_run_name="publish")
 def publish(styles: list[str]) -> dict[str, str]:
-    """The styles' runs in MLflow, by style; where MLflow does not answer, none and a warning: files have it all."""
+    """Publish the styles' runs in MLflow; their addresses by style. If MLflow fails: none, and a warning."""
     if not styles or os.environ.get("ACLORA_TRACKING") == "off":
         return {}
     try:
-        from aclora.tracking import store
+        from aclora.tracking import publish as tracking
 
-        return store.publish(styles)
-    except Exception as error:  # whatever it is, a run that made its results has not failed
-        get_run_logger().warning("MLflow has not got the results, `aclora publish` sends them: %s", one_line(error))
+        return tracking.publish(styles)
+    except Exception as error:  # whatever it is, a run that has its results did not fail: they are in files
+        get_run_logger().warning("MLflow did not get the results, `aclora publish` sends them: %s", one_line(error))
         return {}
 
 
 def one_line(error: BaseException) -> str:
-    """An exception in a line."""
+    """An exception in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
-def complete(results: list[Result]) -> list[str]:
-    """The styles of which no stage is missing."""
-    bad = {r.stage.style for r in results if r.outcome not in DONE}
-    return [s for s in dict.fromkeys(r.stage.style for r in results) if s and s not in bad]
+def complete_styles(results: list[Result]) -> list[str]:
+    """The styles of which every stage is done."""
+    incomplete = {r.stage.style for r in results if r.outcome not in DONE}
+    return [s for s in dict.fromkeys(r.stage.style for r in results) if s and s not in incomplete]
 
 
 def report(results: list[Result], links: dict[str, str], key: str) -> State:
-    """Show what became of every stage as a table, a row a style; the flow's last state: failed with all reasons."""
+    """Show each stage's outcome in a table, a row per style; the flow's last state, with all reasons if it failed."""
     rows = {}
     for result in results:
         row = rows.setdefault(result.stage.style or "all", {"style": result.stage.style or "all"})
         took = f" {result.seconds:.0f} s" if result.outcome in ("Ran", "Restored") else ""
         row[result.stage.name.split("@")[0]] = result.outcome.lower() + took
     columns = list(dict.fromkeys(name for row in rows.values() for name in row))
-    whys = [f"{r.stage.name}: {r.why}" for r in results if r.outcome not in DONE]
+    reasons = [f"{r.stage.name}: {r.why}" for r in results if r.outcome not in DONE]
     table = [
         {c: row.get(c, "") for c in columns}
         | {"MLflow": link(links.get(name))}
-        | ({"why": "; ".join(_of(name, results))} if whys else {})
+        | ({"why": _reasons_of(name, results)} if reasons else {})
         for name, row in rows.items()
     ]
     create_table_artifact(table, key=key, description="What became of each stage")
     counts = {o: sum(r.outcome == o for r in results) for o in (*DONE, "Failed", "NotRun")}
-    said = ", ".join(f"{n} {o.lower()}" for o, n in counts.items() if n)
-    if whys:
-        return Failed(message=f"{said}. {'; '.join(w for w in whys if 'it needs' not in w)}")
-    return Completed(message=said)
+    summary = ", ".join(f"{n} {o.lower()}" for o, n in counts.items() if n)
+    if reasons:
+        return Failed(message=f"{summary}. {'; '.join(r for r in reasons if 'it needs' not in r)}")
+    return Completed(message=summary)
 
 
 def link(address: str | None) -> str:
-    """A run's address as markdown; of a store without a server its name there."""
+    """A run's address as markdown; in a store without a server, its name there."""
     return f"[run]({address})" if address and address.startswith("http") else address or ""
 
 
-def _of(name, results) -> Iterator[str]:
-    return (f"{r.stage.name}: {r.why}" for r in results if (r.stage.style or "all") == name and r.why)
+def _reasons_of(name, results):
+    return "; ".join(f"{r.stage.name}: {r.why}" for r in results if (r.stage.style or "all") == name and r.why)

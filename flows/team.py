@@ -1,4 +1,4 @@
-"""`team`: one style per worker, each in its own clone; what they made is gathered here, in one dvc.lock."""
+"""`team`: one style per worker, each in its own clone; the results are gathered here, in one dvc.lock."""
 
 import contextlib
 import time
@@ -15,42 +15,42 @@ from prefect.settings import PREFECT_UI_URL
 from prefect.states import Completed, Failed
 
 from aclora.core.errors import InputError, require
-from aclora.project import process
+from aclora.project import dvc, process
 from flows import dvc_graph, tasks, worktree
 from flows.retrain import retrain
 
-GIVEN_UP = 600.0  # seconds after which a crashed run is no longer expected to be started again
-ENDS = (StateType.COMPLETED, StateType.FAILED, StateType.CANCELLED)
+GIVE_UP = 600.0  # seconds that a crashed run has to start again
+FINAL = (StateType.COMPLETED, StateType.FAILED, StateType.CANCELLED)
 
 
 @flow
 def team(styles: list[str] | None = None, margin: float = 0.05) -> State:
     """Have the pool's workers run what changed, commit and push dvc.lock, and judge as `retrain` does.
 
-    To be run in the coordinator's clone, by a worker of the pool `coordinator`. Nothing is trained there: each style
-    with a changed input is a run of the deployment `style` at this commit, in the clone of the worker that takes it,
-    and comes back through DVC's remote.
+    A worker of the pool `coordinator` runs it, in the coordinator's clone. Nothing trains there: each style with a
+    changed input is a run of the deployment `style` at this commit, in the clone of the worker that takes it, and its
+    results come back through DVC's remote.
 
     Args:
-        styles: entries under `styles` in params.yaml; none named: all.
+        styles: entries under `styles` in params.yaml; without any, all.
         margin: how much worse, as a share of the champion's value, is still no loss? 0 … 1.
     """
     log = get_run_logger()
     try:
         tasks.begin()
         require(0 <= margin <= 1, "margin", margin, "between 0 and 1")
-        dvc_graph.need_remote()
+        dvc_graph.require_remote()
         worktree.refuse_dirty(dvc_graph.outs(), "team")
         log.info("git: %s", worktree.pull() or "no upstream branch, nothing fetched")
-        commit = worktree.shared()
+        commit = worktree.pushed_commit()
         tasks.fetch()
         names = dvc_graph.chosen(styles)
-        moved = dvc_graph.moved(names)
-        log.info("inputs changed: %s", ", ".join(moved) or "of no style")
-        runs = {style: submit(style, commit).id for style in moved}
+        changed = dvc_graph.changed_styles(names)
+        log.info("inputs changed: %s", ", ".join(changed) or "of no style")
+        runs = {style: submit(style, commit).id for style in changed}
         states = wait(runs)
-        done = [style for style in moved if states[style].is_completed()]
-        here = gather(done) if done else []
+        done = [style for style in changed if states[style].is_completed()]
+        ran_here = gather(done) if done else []
         committed = worktree.commit(dvc_graph.outs(), f"team: {', '.join(done)}")
         pushed = bool(committed) and worktree.push()
     except InputError as error:
@@ -58,44 +58,46 @@ def team(styles: list[str] | None = None, margin: float = 0.05) -> State:
     rows = [
         {"style": style, "run": f"[{runs[style]}]({PREFECT_UI_URL.value()}/runs/flow-run/{runs[style]})"}
         | {"outcome": f"{states[style].name}: {states[style].message}"}
-        for style in moved
+        for style in changed
     ]
-    create_table_artifact(rows, key="team", description=f"Made by the workers, commit {committed or commit[:7]}")
-    said = f"{len(done)} of {len(moved)} styles by the workers"
-    said += f", committed {committed}{' and pushed' if pushed else ''}" if committed else ""
-    said += f", but run here: {', '.join(here)}" if here else ""
-    judged = retrain([name for name in names if name not in moved or name in done], margin, return_state=True)
-    said += f"; {judged.message}"
-    lost = [f"{style}: {states[style].name}, {states[style].message}" for style in moved if style not in done]
-    return Failed(message="; ".join([said, *lost])) if lost or not judged.is_completed() else Completed(message=said)
+    create_table_artifact(rows, key="team", description=f"The workers' runs, commit {committed or commit[:7]}")
+    summary = f"{len(done)} of {len(changed)} styles by the workers"
+    summary += f", committed {committed}{' and pushed' if pushed else ''}" if committed else ""
+    summary += f", but run here: {', '.join(ran_here)}" if ran_here else ""
+    judged = retrain([name for name in names if name not in changed or name in done], margin, return_state=True)
+    summary += f"; {judged.message}"
+    lost = [f"{style}: {states[style].name}, {states[style].message}" for style in changed if style not in done]
+    if lost or not judged.is_completed():
+        return Failed(message="; ".join([summary, *lost]))
+    return Completed(message=summary)
 
 
 def submit(style: str, commit: str) -> FlowRun:
-    """A run of `style` for one style at the commit: the one that is under way, if there is one, else a new one."""
+    """A run of `style` for one style at the commit: the unfinished one if there is one, else a new one."""
     tag = f"{style} {commit[:12]}"
-    under_way = filters.FlowRunFilter(
+    unfinished = filters.FlowRunFilter(
         tags=filters.FlowRunFilterTags(all_=[tag]),
         state=filters.FlowRunFilterState(type=filters.FlowRunFilterStateType(not_any_=list(TERMINAL_STATES))),
     )
     with get_client(sync_client=True) as client:
-        if found := client.read_flow_runs(flow_run_filter=under_way):
+        if found := client.read_flow_runs(flow_run_filter=unfinished):
             return found[0]
     parameters = {"styles": [style], "remote": True, "commit": commit}
     return run_deployment("style/style", parameters=parameters, tags=[tag], timeout=0)
 
 
 def wait(runs: dict[str, UUID]) -> dict[str, State]:
-    """Each run's last state by style. A crashed run has ten minutes to be started again before that is its last."""
+    """Each run's final state by style; Crashed becomes final if the run does not start again within ten minutes."""
     states, crashed = {}, {}
     with get_client(sync_client=True) as client:
-        while open_ := [style for style in runs if style not in states]:
-            for style in open_:
-                with contextlib.suppress(httpx.HTTPError):  # a server that is started anew
+        while waiting := [style for style in runs if style not in states]:
+            for style in waiting:
+                with contextlib.suppress(httpx.HTTPError):  # the server restarts
                     state = client.read_flow_run(runs[style]).state
                     since = crashed.setdefault(style, time.monotonic())
                     if state.type != StateType.CRASHED:
                         del crashed[style]
-                    if state.type in ENDS or time.monotonic() - since > GIVEN_UP:
+                    if state.type in FINAL or time.monotonic() - since > GIVE_UP:
                         states[style] = state
                         get_run_logger().info("%s: %s, %s", style, state.name, state.message)
             time.sleep(process.TICK)
@@ -104,12 +106,12 @@ def wait(runs: dict[str, UUID]) -> dict[str, State]:
 
 @task(cache_policy=NO_CACHE, persist_result=False, task_run_name="gather")
 def gather(styles: list[str]) -> list[str]:
-    """Restore from the remote what the workers made; the stages that DVC had to run here after all, usually none.
+    """Restore the workers' results from the remote; returns the stages that DVC had to run here, usually none.
 
-    Raises `InputError` with what DVC says.
+    Raises `InputError` with DVC's reason.
     """
     names = [stage.name for stage in dvc_graph.stages(styles)]
-    status, lines = process.dvc("repro", "--pull", *names, log=get_run_logger().info)
+    status, lines = dvc.run("repro", "--pull", *names, log=get_run_logger().info)
     if status:
         raise InputError(f"dvc repro --pull: {process.reason(lines)}")
     return [line.split("'")[1] for line in lines if line.startswith("Running stage '")]

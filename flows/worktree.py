@@ -1,43 +1,34 @@
-"""The clone's git: what is dirty, what is fetched, what is committed."""
+"""The clone's work tree: whether it is clean, which commit it is at, what is fetched, committed and pushed."""
 
 import contextlib
 import fcntl
-import subprocess
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from aclora.core.errors import InputError
+from aclora.project import git
 
 LOCK = "dvc.lock"
 
 
-def git(*args: str) -> str:
-    """git's output. Raises `InputError` with what it says."""
-    done = subprocess.run(["git", *args], capture_output=True, text=True, encoding="utf-8")
-    if done.returncode:
-        said = (done.stderr or done.stdout).strip().splitlines()
-        raise InputError(f"git {args[0]}: {said[-1] if said else 'failed'}")
-    return done.stdout
-
-
-def refuse_dirty(made: Iterable[str], what: str) -> None:
-    """Raises `InputError` where anything but dvc.lock and what DVC makes (`made`) differs from the last commit."""
-    status = git("status", "--porcelain", "-z", "--untracked-files=all", "--no-renames").split("\0")
+def refuse_dirty(outs: Iterable[str], flow: str) -> None:
+    """Raise `InputError` if anything but dvc.lock and DVC's `outs` differs from the last commit."""
+    status = git.run("status", "--porcelain", "-z", "--untracked-files=all", "--no-renames").split("\0")
     paths = [entry[3:] for entry in status if entry]
-    dirty = [p for p in paths if p != LOCK and not any(p == out or p.startswith(f"{out}/") for out in made)]
+    dirty = [p for p in paths if p != LOCK and not any(p == out or p.startswith(f"{out}/") for out in outs)]
     if dirty:
         more = f" and {len(dirty) - 5} more" if len(dirty) > 5 else ""
         raise InputError(
-            f"the work tree is dirty: {', '.join(dirty[:5])}{more}; {what} starts from a commit: commit or stash them"
+            f"the work tree is dirty: {', '.join(dirty[:5])}{more}; {flow} starts from a commit: commit or stash them"
         )
 
 
 @contextlib.contextmanager
-def alone() -> Iterator[None]:
-    """Keep every other run that wants the clone for itself out of it. Raises `InputError` where one is at work."""
-    with open(git("rev-parse", "--git-path", "aclora.lock").strip(), "w") as held:
+def exclusive() -> Iterator[None]:
+    """Keep every other run that changes the clone's commit out of it. Raises `InputError` if one is inside."""
+    with open(git.run("rev-parse", "--git-path", "aclora.lock").strip(), "w") as lock:
         try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise InputError(
                 "another run of the team is at work in this clone: every worker needs a clone of its own and --limit 1"
@@ -45,49 +36,63 @@ def alone() -> Iterator[None]:
         yield
 
 
-def shared() -> str:
-    """The current commit. Raises `InputError` where no remote has it: other clones could not get it."""
-    commit = git("rev-parse", "HEAD").strip()
-    if not git("branch", "--remotes", "--contains", commit).strip():
+def pushed_commit() -> str:
+    """The current commit. Raises `InputError` if no remote has it: other clones could not get it."""
+    commit = git.run("rev-parse", "HEAD").strip()
+    if not git.run("branch", "--remotes", "--contains", commit).strip():
         raise InputError(f"commit {commit[:7]} is in no branch of a git remote, workers cannot get it: git push first")
     return commit
 
 
 def check_out(commit: str) -> None:
-    """Fetch, and go to the commit; dvc.lock and what git keeps of DVC's outs become what they are there.
+    """Fetch, and go to the commit; dvc.lock and those of DVC's outs that git keeps become what they are there.
 
     Raises `InputError` for a commit that no remote has.
     """
-    git("fetch", "--quiet", "--all")
-    git("checkout", "--quiet", "--force", "--detach", commit)
-    if not git("ls-files", LOCK):
-        Path(LOCK).unlink(missing_ok=True)  # of another commit; what it says is in the run-cache too
+    git.run("fetch", "--quiet", "--all")
+    git.run("checkout", "--quiet", "--force", "--detach", commit)
+    if not git.run("ls-files", LOCK):
+        Path(LOCK).unlink(missing_ok=True)  # of another commit; the run-cache knows what it says
+
+
+def _has_upstream() -> bool:
+    try:
+        git.run("rev-parse", "--verify", "--quiet", "@{upstream}")
+    except InputError:
+        return False
+    return True
 
 
 def push() -> bool:
-    """Send the branch to its upstream, if it has one. Raises `InputError` where that has moved on or refuses."""
-    found = subprocess.run(["git", "rev-parse", "--verify", "--quiet", "@{upstream}"], capture_output=True)
-    if found.returncode:
+    """Send the branch to its upstream, if it has one. Raises `InputError` if that has moved on or refuses."""
+    if not _has_upstream():
         return False
-    git("push", "--quiet", git("config", f"branch.{git('branch', '--show-current').strip()}.remote").strip())
+    branch = git.run("branch", "--show-current").strip()
+    git.run("push", "--quiet", git.run("config", f"branch.{branch}.remote").strip())
     return True
 
 
 def pull() -> str | None:
-    """Fast-forward to the upstream branch; what came, or None where there is no upstream."""
-    upstream = subprocess.run(["git", "rev-parse", "--verify", "--quiet", "@{upstream}"], capture_output=True)
-    if upstream.returncode:
+    """Fast-forward to the upstream branch; the commit that it is at, or None without an upstream."""
+    if not _has_upstream():
         return None
-    return git("pull", "--ff-only", "--quiet") or git("log", "-1", "--format=%h %s").strip()
+    return git.run("pull", "--ff-only", "--quiet") or git.run("log", "-1", "--format=%h %s").strip()
 
 
-def commit(made: Iterable[str], message: str) -> str | None:
-    """Commit dvc.lock and those of DVC's outs that git keeps; the commit, or None where nothing changed."""
-    ours = set(git("ls-files", "-co", "--exclude-standard", "-z", "--", LOCK, *made).split("\0")) - {""}
-    if not ours or not git("status", "--porcelain", "--", *ours).strip():
+def commit(outs: Iterable[str], message: str) -> str | None:
+    """Commit dvc.lock and those of DVC's outs that git keeps; the commit, or None if nothing changed."""
+    files = set(git.run("ls-files", "-co", "--exclude-standard", "-z", "--", LOCK, *outs).split("\0")) - {""}
+    if not files or not git.run("status", "--porcelain", "--", *files).strip():
         return None
-    git("add", "--", *ours)
-    known = subprocess.run(["git", "config", "user.email"], capture_output=True).returncode == 0
-    who = [] if known else ["-c", "user.name=aclora retrain", "-c", "user.email=retrain@localhost"]
-    git(*who, "commit", "--quiet", "-m", message, "--", *ours)
-    return git("rev-parse", "--short", "HEAD").strip()
+    git.run("add", "--", *files)
+    git.run("commit", "--quiet", "-m", message, "--", *files, config=_author())
+    return git.run("rev-parse", "--short", "HEAD").strip()
+
+
+def _author():
+    """git's settings for an author if the clone has none."""
+    try:
+        git.run("config", "user.email")
+    except InputError:
+        return {"user.name": "aclora retrain", "user.email": "retrain@localhost"}
+    return {}

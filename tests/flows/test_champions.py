@@ -27,7 +27,7 @@ def commit(project):
 
 @pytest.mark.slow
 def test_the_first_is_champion_and_the_next_is_compared(project, prefect):
-    from aclora.tracking import store
+    from aclora.tracking.publish import champion
 
     def run():
         state = retrain(return_state=True)
@@ -39,11 +39,11 @@ def test_the_first_is_champion_and_the_next_is_compared(project, prefect):
     def version():
         folder = project.folder.parent / "champion"
         folder.mkdir(exist_ok=True)
-        return store.champion("watercolor", folder).version
+        return champion("watercolor", folder).version
 
     said, page = run()
-    assert said == "5 stages ran; champion moved: watercolor"
-    assert "there was no champion: the first becomes it" in page
+    assert said == "5 stages ran; new champion: watercolor"
+    assert "there was no champion: the first one becomes it" in page
     assert version() == "1"
     assert project.run("git", "status", "--porcelain").stdout == ""
 
@@ -53,7 +53,7 @@ def test_the_first_is_champion_and_the_next_is_compared(project, prefect):
     commit(project)
     said, page = run()
     assert "| CLIP score ↑ |" in page
-    moved = "champion moved: watercolor" in said
+    moved = "new champion: watercolor" in said
     assert version() == ("2" if moved else "1")
     assert ("**The new one is champion**" if moved else "**The champion stays**") in page
     assert any(why in page for why in ("better: ", "worse: ", "a draw: "))

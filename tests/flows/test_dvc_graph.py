@@ -78,9 +78,9 @@ def test_an_unknown_style_names_those_that_exist(toy):
 def test_a_remote_that_is_needed(toy):
     assert not dvc_graph.has_remote()
     with pytest.raises(InputError, match=r"no default remote: `dvc remote add --default NAME URL`"):
-        dvc_graph.need_remote()
+        dvc_graph.require_remote()
     toy.run("dvc", "remote", "add", "-q", "--default", "shared", str(toy.folder.parent))
-    dvc_graph.need_remote()
+    dvc_graph.require_remote()
 
 
 def test_a_pipeline_that_dvc_cannot_read(toy):

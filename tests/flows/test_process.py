@@ -9,11 +9,11 @@ from tests.flows.conftest import at_work, environment, none_left, until
 
 DEAF = """\
 import signal
-from aclora.project import process
+from aclora.project import dvc, process
 
 signal.signal(signal.SIGTERM, lambda *_: None)
 process.end_with_parent()
-process.dvc("repro", "train-aclora@oil", log=print)
+dvc.run("repro", "train-aclora@oil", log=print)
 """
 WORKER = "import subprocess, sys; subprocess.run([sys.executable, 'deaf.py'])"
 

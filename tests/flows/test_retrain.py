@@ -29,12 +29,12 @@ def test_only_the_styles_whose_inputs_changed(toy, flow):
     assert tasks == dict.fromkeys(["caption@ink", "train-aclora@ink", "evaluate@ink"], "Ran")
     assert toy.run("git", "log", "-1", "--format=%s").stdout == "retrain: ink\n"
     assert toy.run("git", "status", "--porcelain").stdout == ""
-    assert page.startswith("## oil\n\nInputs as they were.\n**The champion stays**: tracking is off")
+    assert page.startswith("## oil\n\nInputs unchanged.\n**The champion stays**: tracking is off")
     assert "## ink\n\nInputs changed." in page
 
     state, tasks, _ = flow()
     assert not tasks
-    assert state.message == "0 stages ran; champion moved: of no style"
+    assert state.message == "0 stages ran; new champion: of no style"
 
 
 def test_a_dirty_tree_is_refused(toy, flow):

@@ -130,7 +130,7 @@ def test_a_port_in_use(toy):
         port = taken.getsockname()[1]
         done = toy.run("python", "-m", "flows.server", "start", f"--prefect-port={port}", check=False)
     assert (
-        done.stderr == f"error: PREFECT_PORT = {port}: the port is in use; name another: make server PREFECT_PORT=…\n"
+        done.stderr == f"error: PREFECT_PORT = {port}: the port is in use; choose another: make server PREFECT_PORT=…\n"
     )
 
 

@@ -121,7 +121,7 @@ def test_without_mlflow_a_run_is_whole(flow, prefect, monkeypatch):
     run = {"any_": [str(state.state_details.flow_run_id)]}
     until(
         lambda: any(
-            "MLflow has not got" in row["message"] for row in prefect.get("logs/filter", logs={"flow_run_id": run})
+            "MLflow did not get" in row["message"] for row in prefect.get("logs/filter", logs={"flow_run_id": run})
         ),
         20,
         "the warning in the log",

@@ -58,7 +58,7 @@ def test_points_of_a_grid(toy):
         ({}, "must name a knob and its values"),
         ({"train.seeds": [0]}, "train.seeds is missing; did you mean 'seed'"),
         ({"train.seed": []}, "grid.train.seed = .*at least one value"),
-        ({"train.seed": [1, 1]}, "grid.train.seed = .*values that differ"),
+        ({"train.seed": [1, 1]}, "grid.train.seed = .*distinct values"),
     ],
 )
 def test_a_grid_that_cannot_be_used(toy, grid, message):

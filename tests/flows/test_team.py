@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flows import worktree
+from aclora.project import git
 from flows.style import style
 from flows.team import submit, team
 from tests.flows import services
@@ -142,7 +142,7 @@ def test_a_worker_goes_to_the_coordinators_commit(pair, prefect):
     pair.run("git", "push", "-q")
     second = pair.run("git", "rev-parse", "HEAD").stdout.strip()
     assert at(second)[1] == {"caption@oil": "Restored", "train-aclora@oil": "Ran", "evaluate@oil": "Ran"}
-    assert worktree.git("rev-parse", "HEAD").strip() == second
+    assert git.run("rev-parse", "HEAD").strip() == second
 
     # results that nobody can fetch are no success: the coordinator would run it all again
     shutil.rmtree(pair.folder.parent / "shared")

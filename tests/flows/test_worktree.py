@@ -3,6 +3,7 @@
 import pytest
 
 from aclora.core.errors import InputError
+from aclora.project import git
 from flows import dvc_graph, worktree
 
 
@@ -47,7 +48,7 @@ def test_a_branch_is_forwarded_and_never_merged(toy):
 
 def test_a_commit_that_others_can_get(toy):
     with pytest.raises(InputError, match=r"^commit .{7} is in no branch of a git remote, .*: git push first"):
-        worktree.shared()
+        worktree.pushed_commit()
     assert not worktree.push()
     bare, other = toy.folder.parent / "origin.git", toy.folder.parent / "other"
     toy.run("git", "clone", "-q", "--bare", ".", str(bare))
@@ -57,20 +58,20 @@ def test_a_commit_that_others_can_get(toy):
     toy.run("git", "branch", "-q", "-u", "origin/main")
     toy.run("git", "commit", "--allow-empty", "-qm", "ours")
     assert worktree.push()
-    commit = worktree.shared()
+    commit = worktree.pushed_commit()
     toy.run("git", "-C", str(other), "fetch", "-q")
     assert toy.run("git", "-C", str(other), "log", "-1", "--format=%H", "origin/main").stdout == f"{commit}\n"
 
 
 def test_a_checkout_puts_back_what_dvc_made(toy):
-    first = worktree.git("rev-parse", "HEAD").strip()
+    first = git.run("rev-parse", "HEAD").strip()
     toy.run("dvc", "repro", "evaluate@oil")
     worktree.commit(dvc_graph.outs(), "all")
     toy.edit("params.yaml", "seed: 0", "seed: 1")
     toy.commit()
     toy.run("dvc", "repro", "evaluate@oil")  # dvc.lock and a file that git keeps differ now
     worktree.check_out("main")
-    assert worktree.git("status", "--porcelain") == ""
+    assert git.run("status", "--porcelain") == ""
     worktree.check_out(first)
     assert not (toy.folder / "dvc.lock").exists()
     with pytest.raises(InputError, match=r"^git checkout: "):
@@ -78,7 +79,11 @@ def test_a_checkout_puts_back_what_dvc_made(toy):
 
 
 def test_one_run_at_a_time(toy):
-    with worktree.alone(), pytest.raises(InputError, match="every worker needs a clone of its own"), worktree.alone():
+    with (
+        worktree.exclusive(),
+        pytest.raises(InputError, match="every worker needs a clone of its own"),
+        worktree.exclusive(),
+    ):
         pass
-    with worktree.alone():
+    with worktree.exclusive():
         pass

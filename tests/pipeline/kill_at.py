@@ -6,6 +6,7 @@ restart: inside a RESTART, the new factors in place, the moments not yet carried
 checkpoint, half of it on disk · rename: the checkpoint written, not yet in its place · outs: the first out in place.
 """
 
+import json
 import os
 import signal
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import aclora.methods.aclora
 import aclora.training.checkpoints
+from aclora.core.files import part_of
 from aclora.core.stage import run
 from stages import train_aclora
 
@@ -39,7 +41,7 @@ def main() -> None:
         content = save(tensors, about)
         if reached():
             folder = next(aclora.training.checkpoints.FOLDER.iterdir())
-            with (folder / ".part").open("wb") as out:
+            with part_of(folder / f"{json.loads(about['about'])['epoch']:06}.safetensors").open("wb") as out:
                 out.write(content[: len(content) // 2])
                 out.flush()
                 os.fsync(out.fileno())
@@ -47,7 +49,7 @@ def main() -> None:
         return content
 
     def killed_in_rename(self, target):
-        if self.name == ".part" and str(target).endswith(".safetensors") and reached():
+        if self.suffix == ".part" and str(target).endswith(".safetensors") and reached():
             die()
         return replace(self, target)
 

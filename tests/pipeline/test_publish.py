@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from aclora.core.files import digest, read_json, read_jsonl
 from aclora.project import records
-from aclora.tracking import store
+from aclora.tracking import publish, store
+from aclora.tracking.live import live
 from tests.pipeline.conftest import SMALL, Project
 from tests.programs import needed_browser
 from tests.tracking.test_live import by, free_port, server
@@ -51,7 +53,7 @@ def project(done, tmp_path_factory):
 def client_of(project, monkeypatch):
     monkeypatch.chdir(project.folder)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    with store.reached() as client:
+    with store.connected() as client:
         yield client
 
 
@@ -88,8 +90,8 @@ def test_a_run_holds_everything(project, monkeypatch):
     with client_of(project, monkeypatch) as client:
         (run,) = runs(client)
         lock = yaml.safe_load((project.folder / "dvc.lock").read_text())["stages"]
-        scores = records.read_json(project.folder / f"metrics/{STYLE}/scores.json")
-        history = records.read_lines(project.folder / f"models/adapters/{STYLE}/history.jsonl")
+        scores = read_json(project.folder / f"metrics/{STYLE}/scores.json")
+        history = read_jsonl(project.folder / f"models/adapters/{STYLE}/history.jsonl")
         tags, params, points, _ = view(client, run)
         assert run.info.status == "FINISHED"
         assert project.said.startswith(f"{STYLE}: runs:/{run.info.run_id}\n")
@@ -113,7 +115,7 @@ def test_a_run_holds_everything(project, monkeypatch):
         assert json.loads(tags["dvc.train-aclora"]) == outs
         artifacts = files(client, run)
         assert artifacts >= {"git/diff.patch", "dvc/lock.json", f"captions/{STYLE}.jsonl"}
-        assert artifacts >= {f"metrics/{f}" for f in ("spectra.npz", "audit/spectra.png", *store.COMPARED)}
+        assert artifacts >= {f"metrics/{f}" for f in ("spectra.npz", "audit/spectra.png", *publish.COMPARED)}
         pictures = [re.split("[+%]", f)[:3:2] for f in artifacts if f.startswith("images/") and f.endswith(".png")]
         wanted = [
             ["images/contact_sheet", "8"],
@@ -183,24 +185,24 @@ def test_what_live_tracking_began_is_finished(project, monkeypatch, tmp_path):
     half = (project.folder / f"models/adapters/{STYLE}/history.jsonl").read_text().splitlines(True)[:5]
     history = tmp_path / "history.jsonl"
     # the parameters of a later stage were others when the training ran
-    with store.live(STYLE, "0" * 64, record.train_fingerprint, history):
+    with live(STYLE, "0" * 64, record.train_fingerprint, history):
         history.write_text("".join(half))
     published(project)
-    with store.reached() as client:
+    with store.connected() as client:
         (run,) = runs(client)
         assert series(client, run) == record.series | record.scores
-        assert run.data.tags["aclora.project.fingerprint"] == record.fingerprint
+        assert run.data.tags["aclora.fingerprint"] == record.fingerprint
 
 
 def test_the_champion_is_the_version_that_was_promoted(project, monkeypatch, tmp_path):
     monkeypatch.chdir(project.folder)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    assert store.champion("fog", tmp_path) is None
-    version = store.promote(STYLE)
-    best = store.champion(STYLE, tmp_path)
-    assert (best.version, f"runs:/{best.run_id}") == (version, store.run_url(STYLE))
+    assert publish.champion("fog", tmp_path) is None
+    version = publish.promote(STYLE)
+    best = publish.champion(STYLE, tmp_path)
+    assert (best.version, f"runs:/{best.run_id}") == (version, publish.run_url(STYLE))
     assert best.fingerprint == records.read(STYLE, project.folder).fingerprint
-    for name in store.COMPARED:
+    for name in publish.COMPARED:
         assert (best.folder / name).read_bytes() == (project.folder / "metrics" / STYLE / name).read_bytes()
 
 
@@ -216,8 +218,8 @@ def test_other_bits_of_the_same_inputs_are_a_run_of_their_own(done, tmp_path, mo
     with client_of(project, monkeypatch) as client:
         new, old = runs(client)
         assert old.data.tags["aclora.superseded"] == "true"
-        assert old.data.tags["aclora.project.fingerprint"] == new.data.tags["aclora.project.fingerprint"]
-        assert store.run_url(STYLE) == f"runs:/{new.info.run_id}"
+        assert old.data.tags["aclora.fingerprint"] == new.data.tags["aclora.fingerprint"]
+        assert publish.run_url(STYLE) == f"runs:/{new.info.run_id}"
         assert len(client.search_model_versions(f"name = 'aclora-{STYLE}'")) == 2
 
 
@@ -253,7 +255,7 @@ def test_two_runs_side_by_side_in_a_browser(project, tmp_path):
         page = f"http://127.0.0.1:{port}/#/compare-runs?runs={ids}&experiments={json.dumps([experiment])}"
         shown = by(120, lambda: dom(browser, page, tmp_path))
         overview = dom(browser, addresses[0], tmp_path)
-    for text in ("Comparing 2 Runs", "audit.loss_rise", "1.6", "1.5", "clip_score", "aclora.project.fingerprint"):
+    for text in ("Comparing 2 Runs", "audit.loss_rise", "1.6", "1.5", "clip_score", "aclora.fingerprint"):
         assert text in shown
     assert f"aclora-{STYLE}" in overview
 
@@ -271,17 +273,17 @@ def test_a_training_shows_itself_while_it_trains_and_its_outs_are_the_same(done,
     """Tracking on, off (how `done` was trained), and to a server that is not there: the same bytes."""
     project = copied(done, tmp_path / "project")
     adapter = project.folder / "models/adapters" / STYLE
-    before = records.fingerprint.digest(adapter)
+    before = digest(adapter)
     address = f"http://127.0.0.1:{free_port()}"
     for env, said in (({}, ""), ({"MLFLOW_TRACKING_URI": address}, f"tracking: MLFLOW_TRACKING_URI = '{address}'")):
         trained = project.run("python", "-m", "stages.train_aclora", STYLE, env={"ACLORA_TRACKING": "on"} | env)
         assert trained.returncode == 0
         assert trained.stderr.count("tracking:") == bool(said)
         assert said in trained.stderr
-        assert records.fingerprint.digest(adapter) == before
+        assert digest(adapter) == before
     with client_of(project, monkeypatch) as client:
         (run,) = runs(client)
         record = records.read(STYLE, project.folder)
-        assert run.data.tags["aclora.project.fingerprint"] == record.fingerprint
+        assert run.data.tags["aclora.fingerprint"] == record.fingerprint
         assert {k for k, _ in record.series} == set(run.data.metrics)
         assert store.logged(client, run, run.data.metrics) == record.series

@@ -29,7 +29,7 @@ def origin(done, tmp_path_factory):
         ran = project.run(*command.split())
         assert ran.returncode == 0, (command, ran.stderr)
     assert project.run("git", *IDENTITY, "commit", "-qm", "pictures in DVC").returncode == 0
-    ran = project.run("python", "-c", f"from aclora.tracking import store; store.promote('{STYLE}')")
+    ran = project.run("python", "-c", f"from aclora.tracking.publish import promote; promote('{STYLE}')")
     assert ran.returncode == 0, ran.stderr
     return project
 
@@ -63,15 +63,15 @@ def test_the_recorded_adapter_comes_out_again(clone):
 
 
 def test_another_adapter_is_told_apart_and_the_tree_can_be_kept(clone, origin, monkeypatch):
-    with store.reached() as client:
+    with store.connected() as client:
         (run,) = client.search_runs([client.get_experiment_by_name("aclora").experiment_id])
         recorded = run.data.tags["aclora.adapter"]
         client.set_tag(run.info.run_id, "aclora.adapter", "0" * 64)
     try:
         kept = clone.folder.parent / "kept"
-        done = clone.run("aclora", "reproduce", run.data.tags["aclora.project.fingerprint"][:8], "--into", str(kept))
+        done = clone.run("aclora", "reproduce", run.data.tags["aclora.fingerprint"][:8], "--into", str(kept))
     finally:
-        with store.reached() as client:
+        with store.connected() as client:
             client.set_tag(run.info.run_id, "aclora.adapter", recorded)
     assert done.returncode == 1, done.stderr
     assert f"not identical: the adapter's digest is {recorded}, recorded {'0' * 64}" in done.stdout

@@ -5,7 +5,8 @@ import shutil
 import pytest
 
 from aclora.core.errors import InputError
-from aclora.project.fingerprint import digest, run_fingerprint, train_fingerprint
+from aclora.core.files import digest
+from aclora.project.fingerprint import run_fingerprint, train_fingerprint
 
 STAGES = """
 stages:

@@ -16,7 +16,8 @@ import pytest
 from aclora.core.errors import InputError
 from aclora.project import records
 from aclora.tracking import store
-from aclora.tracking.live import Tail
+from aclora.tracking.live import Tail, live
+from aclora.tracking.reproduce import find
 
 RUN, TRAIN = "ab" * 32, "cd" * 32
 HISTORY = []
@@ -87,7 +88,7 @@ def free_port():
 def train(lines, until=None):
     """Append records as a training does; `until` is waited for half-way. Returns the seconds that leaving took."""
     history = Path("history.jsonl")
-    with store.live("fog", RUN, TRAIN, history):
+    with live("fog", RUN, TRAIN, history):
         with history.open("a") as file:
             for i, line in enumerate(lines):
                 if until and i == len(lines) // 2:
@@ -100,7 +101,7 @@ def train(lines, until=None):
 
 def shown():
     """The one run there is, and its series as (name, epoch) → value; no point is there twice."""
-    with store.reached() as client:
+    with store.connected() as client:
         experiment = client.get_experiment_by_name("aclora")
         (run,) = client.search_runs([experiment.experiment_id])
         points = [m for key in run.data.metrics for m in client.get_metric_history(run.info.run_id, key)]
@@ -121,7 +122,7 @@ def test_the_live_series_are_the_history(home, capfd):
     assert series["train/kept_B", 20] == 0.9
     assert run.info.status == "FINISHED"
     assert run.info.run_name == f"fog {RUN[:8]}"
-    assert run.data.tags["aclora.project.fingerprint"] == RUN
+    assert run.data.tags["aclora.fingerprint"] == RUN
     assert run.data.tags["aclora.train_fingerprint"] == TRAIN
     assert (home / "mlartifacts").as_uri() in run.info.artifact_uri
     assert "tracking" not in capfd.readouterr().err
@@ -145,8 +146,8 @@ def test_a_training_that_goes_on_doubles_nothing(home):
 
 def test_what_trains_is_killed_and_nothing_of_it_stays(home):
     code = (
-        "import sys, time; from pathlib import Path; from aclora.tracking import store\n"
-        f"with store.live('fog', '{RUN}', '{TRAIN}', Path('history.jsonl')):\n"
+        "import sys, time; from pathlib import Path; from aclora.tracking.live import live\n"
+        f"with live('fog', '{RUN}', '{TRAIN}', Path('history.jsonl')):\n"
         "    print('in', flush=True); time.sleep(600)"
     )
     Path("history.jsonl").write_text(json.dumps(HISTORY[0]) + "\n")
@@ -258,7 +259,7 @@ def test_parameters_are_flat_texts():
 @pytest.mark.parametrize("name", ["fog@champion", "0123456789abcdef0123456789abcdef", "abcdef", "abc", "fog", "a'b"])
 def test_a_run_that_is_not_there_is_said(home, name):
     with pytest.raises(InputError, match="run ") as error:
-        store.find(name)
+        find(name)
     assert str(home) in str(error.value)
 
 
@@ -266,11 +267,11 @@ def test_without_a_store_there_is_nothing_to_find_and_nothing_is_made(tmp_path, 
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     with pytest.raises(InputError, match="set MLFLOW_TRACKING_URI"):
-        store.find("fog@champion")
+        find("fog@champion")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_live_run_is_not_one_to_reproduce(home):
     train(HISTORY[:1])
-    with pytest.raises(InputError, match="never published whole: `aclora publish fog`"):
-        store.find(RUN[:8])
+    with pytest.raises(InputError, match="never published completely: `aclora publish fog`"):
+        find(RUN[:8])

@@ -10,6 +10,7 @@ import torch
 from accelerate import Accelerator
 
 from aclora.core.errors import InputError
+from aclora.core.files import part_of
 from aclora.core.method import method_named
 from aclora.models import stable_diffusion as backbone
 from aclora.training.checkpoints import Checkpoints, CheckpointsConfig
@@ -104,9 +105,9 @@ def test_a_full_disk_leaves_the_older_checkpoint_and_the_training_goes_on(fresh,
 class Full(Checkpoints):
     """Writes to a device that is always full."""
 
-    def save(self, *args):
-        (self.folder / ".part").symlink_to("/dev/full")
-        super().save(*args)
+    def save(self, epoch, *args):
+        part_of(self.folder / f"{epoch:06}.safetensors").symlink_to("/dev/full")
+        super().save(epoch, *args)
 
 
 def test_an_error_says_which_checkpoint_stands(fresh, tmp_path):  # noqa: F811

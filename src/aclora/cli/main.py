@@ -76,8 +76,9 @@ def publish(styles: list[str]) -> None:
     """Publish the runs of some styles, or all, and print where each is."""
     from aclora.core import params
     from aclora.tracking import store
+    from aclora.tracking.publish import publish
 
-    for style, address in store.publish(styles or params.styles()).items():
+    for style, address in publish(styles or params.styles()).items():
         print(f"{style}: {address}")
     if store.uri().startswith("sqlite"):
         print(f"in {store.uri()}; `make ui` shows it")

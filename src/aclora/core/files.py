@@ -1,41 +1,109 @@
-"""Files that are whole or absent, and their digests."""
+"""Files that are complete or absent, their digests, and JSON as every stage writes it."""
 
 import contextlib
 import hashlib
+import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 
 def sha256(file: Path) -> str:
-    """Hex digest of a file's bytes."""
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+    """Hex sha256 of a file's bytes."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def digest(path: Path) -> str:
+    """Hex sha256 of a file, or of a folder's files with their names; Python's byte code does not count."""
+    if path.is_file():
+        return sha256(path)
+    files = sorted(f for f in path.rglob("*") if f.is_file() and "__pycache__" not in f.parts)
+    names = {f.relative_to(path).as_posix(): sha256(f) for f in files}
+    return hashlib.sha256(json.dumps(names).encode()).hexdigest()
+
+
+def read_json(file: Path) -> Any:
+    """The content of a JSON file."""
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def write_json(file: Path, value: object) -> None:
+    """Write a JSON file, one space of indentation a level."""
+    file.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+
+
+def read_jsonl(file: Path) -> list[dict]:
+    """The objects of a JSONL file, one per line."""
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def write_jsonl(file: Path, rows: Iterable[dict]) -> None:
+    """Write a JSONL file; texts keep their letters, so that people can read captions and prompts."""
+    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
+def part_of(file: Path) -> Path:
+    """Where this process writes a file or folder before it moves into place."""
+    return file.with_name(f".{file.name}.{os.getpid()}.part")
+
+
+def remove_parts(folder: Path) -> None:
+    """Delete what killed processes left half-written in a folder that nobody else writes to."""
+    for part in folder.glob(".*.part"):
+        _remove(part)
+
+
+def write_whole(file: Path, content: bytes, durable: bool = False) -> None:
+    """Replace a file in one step: whatever happens, it is the new one or still the old one.
+
+    Missing folders are created. With `durable` content and name are on the disk when this returns, so that a power
+    cut cannot take them back. Raises `OSError`.
+    """
+    part = part_of(file)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with part.open("wb") as out:
+            out.write(content)
+            if durable:
+                out.flush()
+                os.fsync(out.fileno())
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)
+    if durable:
+        folder = os.open(file.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 @contextlib.contextmanager
 def writing(*outs: str | Path) -> Iterator[list[Path]]:
-    """Yield a place beside each out to write to; all are moved into place at the end, none after an error.
+    """Yield a place beside each out to write to; all move into place at the end, none after an error.
 
-    A place does not exist yet: make a folder or a file of it.
+    A place does not exist yet: create a file or a folder there.
     """
     outs = [Path(out) for out in outs]
-    places = [out.with_name(f".{out.name}.{os.getpid()}.part") for out in outs]
+    parts = [part_of(out) for out in outs]
     try:
-        for place in places:
-            place.parent.mkdir(parents=True, exist_ok=True)
-        yield places
+        for part in parts:
+            part.parent.mkdir(parents=True, exist_ok=True)
+        yield parts
         for out in outs:
             _remove(out)
-        for place, out in zip(places, outs, strict=True):
-            place.replace(out)
+        for part, out in zip(parts, outs, strict=True):
+            part.replace(out)
     finally:
-        for place in places:
-            _remove(place)
+        for part in parts:
+            _remove(part)
 
 
 def _remove(path):
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)

@@ -12,6 +12,13 @@ from aclora.core import params
 from aclora.core.errors import InputError, did_you_mean
 
 PR_SET_PDEATHSIG = 1  # of prctl(2)
+LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+def die_with_parent() -> None:
+    """Linux: SIGTERM for this process as soon as its parent is gone, however that ended. Elsewhere nothing."""
+    if LIBC is not None:
+        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def run(main: Callable[[str], None], description: str) -> None:
@@ -23,8 +30,8 @@ def run(main: Callable[[str], None], description: str) -> None:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("style", help="an entry under `styles` in params.yaml")
     style = parser.parse_args().style
-    if os.environ.get("ACLORA_DIE_WITH_PARENT") and sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.environ.get("ACLORA_DIE_WITH_PARENT"):
+        die_with_parent()
     try:
         known = params.styles()
         if style not in known:

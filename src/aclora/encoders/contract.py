@@ -17,17 +17,17 @@ of its files.
 
 import hashlib
 import inspect
-import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
 from PIL import Image
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from aclora.core.discovery import load
+from aclora.core.files import sha256, write_whole
 from aclora.core.hub import locate, quieten
 from aclora.core.tensors import finite
 
@@ -105,10 +105,7 @@ class Encoder:
         found = {k: v.cpu().contiguous() for k, v in found.items()}
         for values in found.values():
             finite(values, names)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_suffix(f".{os.getpid()}.part")
-        save_file(found, part)
-        part.replace(file)
+        write_whole(file, save(found))
         return found
 
     def _key(self, method, args):
@@ -131,8 +128,7 @@ def digest(place: Path) -> str:
     files = [place] if place.is_file() else sorted(f for f in place.rglob("*") if f.suffix in OWN_FILES)
     for file in files:
         name = "" if file == place else file.relative_to(place).as_posix()
-        with file.open("rb") as opened:
-            sha.update(f"{name} {hashlib.file_digest(opened, 'sha256').hexdigest()}\n".encode())
+        sha.update(f"{name} {sha256(file)}\n".encode())
     return sha.hexdigest()[:12]
 
 

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from aclora.core.errors import InputError, did_you_mean
 from aclora.metrics.contract import Score
 from aclora.metrics.improvement import average_improvement, relative_change
 from aclora.metrics.intervals import cluster_interval
+from aclora.project import git
 
 
 @dataclass(frozen=True)
@@ -113,11 +113,11 @@ def styles_of(where: str) -> dict[str, Callable[[], Run]]:
             raise InputError(f"{where}: no evaluation in it (metrics/<style>/evaluation.json): run `dvc repro` there")
         return {f.name: lambda f=f: read_run(f) for f in found}
     commit = _commit(where)
-    listed = _git("ls-tree", "-r", "--name-only", commit, "metrics").splitlines()
+    listed = git.run("ls-tree", "-r", "--name-only", commit, "metrics").splitlines()
     names = [f.split("/")[1] for f in listed if f.endswith("/evaluation.json")]
     if not names:
         raise InputError(f"{where}: no evaluation is committed there (metrics/<style>/evaluation.json)")
-    return {n: lambda n=n: _read(lambda file: _git("show", f"{commit}:metrics/{n}/{file}")) for n in names}
+    return {n: lambda n=n: _read(lambda file: git.run("show", f"{commit}:metrics/{n}/{file}")) for n in names}
 
 
 def read_run(folder: Path) -> Run:
@@ -135,19 +135,11 @@ def _read(text):
 
 
 def _commit(where):
-    """A revision's commit; DVC keeps experiments under refs/exps, by name."""
+    """The commit of a git revision or a DVC experiment."""
     try:
-        return _git("rev-parse", "--verify", "--quiet", f"{where}^{{commit}}").strip()
+        return git.run("rev-parse", "--verify", "--quiet", f"{where}^{{commit}}").strip()
     except InputError:
-        refs = _git("for-each-ref", "--format=%(objectname) %(refname)", "refs/exps").splitlines()
-        named = {ref.rsplit("/", 1)[1]: commit for commit, ref in (line.split() for line in refs)}
+        named = git.experiments()
         if where in named:
             return named[where]
     raise InputError(f"{where!r} is no folder, git revision or experiment; experiments: {did_you_mean(where, named)}")
-
-
-def _git(*args):
-    done = subprocess.run(["git", *args], capture_output=True, text=True, encoding="utf-8")
-    if done.returncode:
-        raise InputError(f"git {' '.join(args)}: {done.stderr.strip() or 'not found'}")
-    return done.stdout

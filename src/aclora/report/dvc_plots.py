@@ -1,10 +1,10 @@
 """DVC's plots as one HTML page that needs no network: its own loads Vega from a server, and is blank without one."""
 
-import subprocess
 import tempfile
 from pathlib import Path
 
 from aclora.core.errors import InputError
+from aclora.project import dvc, process
 
 PAGE = """<!DOCTYPE html>
 <html>
@@ -31,11 +31,8 @@ def write(revisions: list[str], folder: Path) -> Path:
     with tempfile.TemporaryDirectory() as scratch:
         template = Path(scratch) / "page.html"
         template.write_text(PAGE.format(libraries=vl_convert.javascript_bundle()), encoding="utf-8")
-        done = subprocess.run(
-            ["dvc", "plots", "diff", *revisions, "-o", str(folder), "--html-template", str(template)],
-            capture_output=True,
-            text=True,
-        )
-    if done.returncode:
-        raise InputError(f"dvc plots diff {' '.join(revisions)}: {done.stderr.strip().splitlines()[-1]}")
+        options = ("-o", str(folder), "--html-template", str(template))
+        status, lines = dvc.run("plots", "diff", *revisions, *options, log=lambda line: None)
+    if status:
+        raise InputError(f"dvc plots diff {' '.join(revisions)}: {process.reason(lines)}")
     return folder / "index.html"

@@ -1,4 +1,4 @@
-"""A training's records in MLflow while it trains, by a process of its own that cannot disturb it."""
+"""A training's records in MLflow while it trains, sent by a process of its own that cannot disturb it."""
 
 import contextlib
 import json
@@ -11,75 +11,67 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from aclora.project import records
+from aclora.project import fingerprint, records
+from aclora.tracking import store
 
-GRACE = 10  # seconds that a training waits for its last points
-SAID = 3  # exit status of the process that has said why it stopped
+GRACE = 10  # seconds that a training waits for its last points to be sent
+WARNED = 3  # exit status of a sender that has printed why it stopped
 
 
 @contextlib.contextmanager
 def live(style: str, run_fingerprint: str | None, train_fingerprint: str, history: Path) -> Iterator[None]:
     """While a training inside appends its records to `history`, loss, p, I and kept energy go to the style's run.
 
-    None as `run_fingerprint` is that of the folder's project: telling it is left to the other process, because a later
-    stage's missing input is no reason not to train. Whatever happens there, nothing is raised here, and leaving waits
-    little longer than `GRACE` seconds. With `ACLORA_TRACKING=off` there is no such process.
+    Without `run_fingerprint` the sender computes it from the current folder: a missing input of a later stage is no
+    reason not to train. Whatever happens there, nothing is raised here, and leaving takes little longer than `GRACE`
+    seconds. With `ACLORA_TRACKING=off` nothing is sent.
     """
     if os.environ.get("ACLORA_TRACKING") == "off":
         yield
         return
-    command = [
-        sys.executable,
-        "-m",
-        "aclora.tracking.live",
-        style,
-        run_fingerprint or "",
-        train_fingerprint,
-        str(history),
-    ]
+    arguments = [style, run_fingerprint or "", train_fingerprint, str(history)]
     try:
-        child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        sender = subprocess.Popen(
+            [sys.executable, "-m", "aclora.tracking.live", *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+        )
     except OSError as error:
-        say(style, error)
+        warn(style, error)
         yield
         return
-    ending = "FAILED"
+    status = "FAILED"
     try:
         yield
-        ending = "FINISHED"
+        status = "FINISHED"
     finally:
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-            child.communicate(ending.encode(), timeout=GRACE + 1)
-        child.kill()
-        if child.wait() not in (0, SAID):
-            say(style, "it took too long" if child.returncode < 0 else f"exit status {child.returncode}")
+            sender.communicate(status.encode(), timeout=GRACE + 1)
+        sender.kill()
+        if sender.wait() not in (0, WARNED):
+            warn(style, "it took too long" if sender.returncode < 0 else f"exit status {sender.returncode}")
 
 
-def say(style: str, why: object, file=None) -> None:
-    """The one line about tracking that does not work."""
-    told = (
-        f"tracking: {' '.join(str(why).split())}; training goes on, `aclora publish {style}` fills in what is missing"
-    )
-    print(f"\n{told}", file=file or sys.stderr, flush=True)
+def warn(style: str, why: object, file=None) -> None:
+    """Print the one line about tracking that does not work."""
+    line = f"tracking: {' '.join(str(why).split())}; training goes on, `aclora publish {style}` adds what is missing"
+    print(f"\n{line}", file=file or sys.stderr, flush=True)
 
 
 def follow(style: str, run_fingerprint: str, train_fingerprint: str, history: Path) -> None:
-    """Send what `history` holds and what is appended to it until standard input ends; its text is the run's status."""
-    from aclora.project import fingerprint
-    from aclora.tracking import store
-
+    """Send the content of `history`, and what is appended to it, until standard input ends with the run's status."""
     run_fingerprint = run_fingerprint or fingerprint.run_fingerprint(style)
-    ending, ended = [], threading.Event()
-    threading.Thread(target=_wait_for_end, args=(ending, ended), daemon=True).start()
-    with store.reached(MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR="1") as client:
+    status, ended = [], threading.Event()
+    threading.Thread(target=_wait_for_end, args=(status, ended), daemon=True).start()
+    with store.connected(MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR="1") as client:
         run = store.run_of(client, style, run_fingerprint, train_fingerprint)
         run_id = run.info.run_id
         client.update_run(run_id, status="RUNNING")
         sent = set(store.logged(client, run, list(run.data.metrics)))
-        lines = Tail(history)
+        tail = Tail(history)
         while True:
             last = ended.is_set()
-            found = [(key, line["epoch"], v) for line in lines.new() for key, v in records.points(line).items()]
+            found = [(key, line["epoch"], v) for line in tail.new() for key, v in records.points(line).items()]
             points = {(key, epoch): v for key, epoch, v in found if (key, epoch) not in sent}
             started = time.process_time()
             if points:
@@ -87,18 +79,18 @@ def follow(style: str, run_fingerprint: str, train_fingerprint: str, history: Pa
                 sent |= points.keys()
             if last:
                 break
-            ended.wait(max(1, 100 * (time.process_time() - started)))  # a hundredth of one core at most
-        client.set_terminated(run_id, ending[0])
+            ended.wait(max(1, 100 * (time.process_time() - started)))  # one hundredth of a core at most
+        client.set_terminated(run_id, status[0])
 
 
 class Tail:
-    """The lines of a growing file; where it was cut, from its beginning again."""
+    """The lines of a growing file; from its beginning again if it was cut."""
 
     def __init__(self, path: Path):
         self.path, self.position = path, 0
 
     def new(self) -> list[dict]:
-        """The whole lines since the last call, parsed."""
+        """The complete lines since the last call, parsed."""
         if not self.path.exists():
             return []
         if self.path.stat().st_size < self.position:
@@ -110,25 +102,25 @@ class Tail:
         return [json.loads(line) for line in text.splitlines()]
 
 
-def _wait_for_end(ending, ended):
-    """Until the training closes the pipe, or is gone; then `GRACE` seconds are left."""
-    ending.append(sys.stdin.read() or "KILLED")
+def _wait_for_end(status, ended):
+    """Wait until the training closes the pipe, or is gone; from then on the sender has `GRACE` seconds."""
+    status.append(sys.stdin.read() or "KILLED")
     signal.alarm(GRACE)
     ended.set()
 
 
 def _main():
     os.nice(19)
-    for sign in (signal.SIGINT, signal.SIGTERM):  # it ends when the training does
-        signal.signal(sign, signal.SIG_IGN)
-    said = os.fdopen(os.dup(2), "w")
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # mlflow's own messages
+    for number in (signal.SIGINT, signal.SIGTERM):  # it ends when the training does
+        signal.signal(number, signal.SIG_IGN)
+    stderr = os.fdopen(os.dup(2), "w")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # hides mlflow's own messages
     style, *fingerprints, history = sys.argv[1:]
     try:
         follow(style, *fingerprints, Path(history))
     except Exception as error:
-        say(style, error, said)
-        os._exit(SAID)
+        warn(style, error, stderr)
+        os._exit(WARNED)
     os._exit(0)  # at once: the training waits
 
 

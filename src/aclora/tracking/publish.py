@@ -1,61 +1,118 @@
-"""A style's run, whole, from its files into MLflow: each step logs what is not there yet."""
+"""A style's complete run, from its files into MLflow: each step logs what is missing there."""
 
+import contextlib
+import fcntl
 import json
 import re
+import shutil
 import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from aclora.project import records
-from aclora.tracking.store import (
-    ADAPTER,
-    COMMIT,
-    DIRTY,
-    STYLE,
-    SUPERSEDED,
-    log_dataset,
-    log_series,
-    log_texts,
-    logged,
-    register,
-    run_of,
-    version_of,
-)
+from aclora.project import records, workspace
+from aclora.project.fingerprint import run_fingerprint
+from aclora.tracking import store
+
+COMPARED = ("scores.json", "evaluation.json", "per_image.csv", "per_reference.csv")
 
 
-def complete(client, style: str, root: Path):
-    """Find or make the run of a style's outputs in `root`, log what it lacks, and return it."""
+@dataclass(frozen=True)
+class Champion:
+    """The registered version with the alias `champion`, and a folder with its run's `COMPARED` files."""
+
+    version: str
+    run_id: str
+    fingerprint: str
+    folder: Path
+
+
+def publish(styles: list[str]) -> dict[str, str]:
+    """Make the runs of `styles` in MLflow what their files say, and return each one's address.
+
+    A second call changes nothing. Raises `InputError` for an unknown style, outputs that are out of date, and a
+    tracking store that cannot be reached.
+    """
+    root = Path.cwd()
+    workspace.require_up_to_date(styles)
+    with store.connected() as client, _only_publisher(root):
+        return {style: store.address(_published(client, style, root)) for style in styles}
+
+
+def promote(style: str) -> str:
+    """Publish `style`'s run if needed and give its version the alias `champion`; returns the version."""
+    root = Path.cwd()
+    workspace.require_up_to_date([style])
+    with store.connected() as client, _only_publisher(root):
+        run = _published(client, style, root)
+        version = str(store.version_of(client, style, run.info.run_id).version)
+        client.set_registered_model_alias(store.model_name(style), "champion", version)
+        return version
+
+
+def champion(style: str, into: Path) -> Champion | None:
+    """The version of `style` that has the alias `champion`, its run's figures in `into`; None without a champion."""
+    with store.connected() as client:
+        if not (version := store.version_with_alias(client, style, "champion")):
+            return None
+        run = client.get_run(version.run_id)
+        with tempfile.TemporaryDirectory() as scratch:
+            for file in COMPARED:  # stores differ in the folders that they create
+                shutil.copy(client.download_artifacts(version.run_id, f"metrics/{file}", scratch), into / file)
+        return Champion(str(version.version), version.run_id, run.data.tags[store.FINGERPRINT], into)
+
+
+def run_url(style: str) -> str | None:
+    """The address of the run that belongs to `style`'s current inputs; None if it is not in MLflow."""
+    fingerprint = run_fingerprint(style)
+    with store.connected() as client:
+        run = store.find(client, store.FINGERPRINT, fingerprint)
+        return store.address(run) if run else None
+
+
+@contextlib.contextmanager
+def _only_publisher(root: Path) -> Iterator[None]:
+    """One process at a time publishes from a folder: two would create the same run."""
+    (root / ".cache").mkdir(exist_ok=True)
+    with (root / ".cache/publish.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _published(client, style, root):
+    """Find or create the run of a style's outputs in `root`, log what it lacks, and return it."""
     record = records.read(style, root)
-    run = run_of(client, style, record.fingerprint, record.train_fingerprint)
-    done = logged(client, run, {key for key, _ in record.series})
-    if run.data.tags.get(ADAPTER, record.digest) != record.digest or not done.items() <= record.series.items():
-        # the same inputs on another kind of machine: its run stays, this one is the style's
-        log_texts(client, run.info.run_id, {}, {SUPERSEDED: "true"})
+    run = store.run_of(client, style, record.fingerprint, record.train_fingerprint)
+    done = store.logged(client, run, {key for key, _ in record.series})
+    if run.data.tags.get(store.ADAPTER, record.digest) != record.digest or not done.items() <= record.series.items():
+        # the same inputs on another kind of machine: its run stays, this one becomes the style's
+        store.log_texts(client, run.info.run_id, {}, {store.SUPERSEDED: "true"})
         client.set_terminated(run.info.run_id, "FINISHED")
-        run, done = run_of(client, style, record.fingerprint, record.train_fingerprint), {}
-    run_id, version = run.info.run_id, version_of(client, style, run.info.run_id)
-    if version and ADAPTER in run.data.tags and run.info.status == "FINISHED":
+        run, done = store.run_of(client, style, record.fingerprint, record.train_fingerprint), {}
+    run_id, version = run.info.run_id, store.version_of(client, style, run.info.run_id)
+    if version and store.ADAPTER in run.data.tags and run.info.status == "FINISHED":
         return run
     for file, folder in record.files.items():
         client.log_artifact(run_id, str(file), folder)
     client.log_text(run_id, json.dumps(record.stages, indent=1), "dvc/lock.json")
     _log_code(client, record, run, root)
     _log_images(client, record, run_id)
-    log_dataset(client, run_id, style, record.captions, record.pictures)
+    store.log_dataset(client, run_id, style, record.captions, record.pictures)
     model = version.source.removeprefix("models:/") if version else _log_adapter(client, record, run, root)
-    done |= logged(client, run, {key for key, _ in record.scores})
-    log_series(client, run_id, {k: v for k, v in record.series.items() if k not in done})
-    log_series(client, run_id, {k: v for k, v in record.scores.items() if k not in done}, model)
-    log_texts(client, run_id, record.params, record.tags)
+    done |= store.logged(client, run, {key for key, _ in record.scores})
+    store.log_series(client, run_id, {k: v for k, v in record.series.items() if k not in done})
+    store.log_series(client, run_id, {k: v for k, v in record.scores.items() if k not in done}, model)
+    store.log_texts(client, run_id, record.params, record.tags)
     if not version:
-        register(client, style, run_id, model)
-    client.set_tag(run_id, ADAPTER, record.digest)  # last: now the run is whole
+        store.register(client, style, run_id, model)
+    client.set_tag(run_id, store.ADAPTER, record.digest)  # last: now the run is complete
     client.set_terminated(run_id, "FINISHED")
     return run
 
 
 def _log_code(client, record, run, root):
     """Commit and patch, once: a later commit that gives the same fingerprint gives the same run."""
-    if COMMIT in run.data.tags or not (code := records.code(root, record.stages)):
+    if store.COMMIT in run.data.tags or not (code := workspace.code(root, record.stages)):
         return
     if code.patch:
         with tempfile.TemporaryDirectory() as scratch:
@@ -63,28 +120,28 @@ def _log_code(client, record, run, root):
             client.log_artifact(run.info.run_id, str(patch), "git")
     for file in code.left_out:
         print(f"{record.style}: {file} is in neither git nor DVC, so its run cannot be reproduced: `dvc add {file}`")
-    source = {"mlflow.source.name": "dvc repro", "mlflow.source.type": "LOCAL", COMMIT: code.commit}
-    log_texts(client, run.info.run_id, {}, source | {DIRTY: "true" if code.patch else "false"})
+    source = {"mlflow.source.name": "dvc repro", "mlflow.source.type": "LOCAL", store.COMMIT: code.commit}
+    store.log_texts(client, run.info.run_id, {}, source | {store.DIRTY: "true" if code.patch else "false"})
 
 
 def _log_images(client, record, run_id):
-    """The pictures that are not there yet; their names there begin with their key and step."""
+    """The pictures that are missing; the names of those that exist begin with their key and step."""
     from PIL import Image
 
     names = [re.split("[%+]", Path(f.path).name) for f in client.list_artifacts(run_id, "images")]
-    there = {(name[0], int(name[2])) for name in names}
+    present = {(name[0], int(name[2])) for name in names}
     for (key, step), file in record.images.items():
-        if (key, step) not in there:
+        if (key, step) not in present:
             with Image.open(file) as picture:
                 client.log_image(run_id, picture.convert("RGB"), key=key, step=step)
 
 
 def _log_adapter(client, record, run, root):
-    """The adapter's folder as a LoggedModel; returns its id. What an interrupted publishing left is removed."""
+    """The adapter's folder as a LoggedModel; returns its id. What an interrupted call left behind is removed."""
     experiment, run_id = run.info.experiment_id, run.info.run_id
-    for left in client.search_logged_models([experiment], filter_string=f"source_run_id = '{run_id}'"):
-        client.delete_logged_model(left.model_id)
-    tags = {STYLE: record.style, ADAPTER: record.digest}
+    for incomplete in client.search_logged_models([experiment], filter_string=f"source_run_id = '{run_id}'"):
+        client.delete_logged_model(incomplete.model_id)
+    tags = {store.STYLE: record.style, store.ADAPTER: record.digest}
     model = client.create_logged_model(experiment, record.style, run_id, tags, model_type="adapter").model_id
     client.log_model_artifacts(model, str(records.adapter(record.style, root)))
     client.finalize_logged_model(model, "READY")

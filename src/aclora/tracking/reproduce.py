@@ -1,117 +1,168 @@
-"""A run of MLflow's trained again in a work tree of its own, from the commit, patch and data that it recorded."""
+"""A run of MLflow's, trained again in a work tree of its own from the commit, patch and data that it recorded."""
 
 import contextlib
 import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from aclora.core.errors import InputError
-from aclora.project import fingerprint, records
+from aclora.core.files import digest, read_json
+from aclora.project import dvc, git, process, records, workspace
 from aclora.tracking import store
 
 STAGES = ("caption", "train-aclora")
 
 
-def reproduce(name: str, into: Path | None = None) -> bool:
-    """Train the run that `name` means (`tracking.find`) again and say whether its adapter is the recorded one.
+@dataclass(frozen=True)
+class Published:
+    """What a published run recorded of its inputs; `commit` is None without git, `patch` if nothing differed."""
 
-    Its work tree is a temporary folder, or `into`, which is kept. Raises `InputError` where the run, its commit, its
-    data or its parameters cannot be had, and where a stage fails.
+    run_id: str
+    style: str
+    commit: str | None
+    patch: bytes | None
+    digest: str
+    stages: dict[str, dict]
+
+
+def reproduce(name: str, into: Path | None = None) -> bool:
+    """Train the run called `name` (see `find`) again and return whether its adapter is the recorded one.
+
+    Its work tree is a temporary folder, or `into`, which is kept. Raises `InputError` if the run, its commit, its
+    data or its parameters are not available, and if a stage fails.
     """
-    run = store.find(name)
+    run = find(name)
     here = Path.cwd()
     print(f"{run.style}, run {run.run_id}: commit {run.commit}{' with uncommitted changes' if run.patch else ''}")
     with _work_tree(here, run, into) as tree:
-        if _text(here, "requirements.lock") != _text(tree, "requirements.lock"):
-            print("note: its requirements.lock is not this environment's")
+        if _content(here / "requirements.lock") != _content(tree / "requirements.lock"):
+            print("note: this environment's requirements.lock is not the run's")
         _share_data(here, tree)
-        names = {stage: f"{stage}@{run.style}" for stage in STAGES}
-        asked = {n: run.stages[n] for n in names.values()}
-        for stage, full in names.items():
-            _fetch(tree, asked[full])
-            if differs := records.differences(tree, {full: asked[full]}):
-                raise InputError(f"{full} would not be run as recorded: {'; '.join(differs[:3])}")
-            # without the run-cache, which would only hand back what was made before, and leaving it as it is
-            _dvc(tree, "repro", "--quiet", "--single-item", "--force", "--no-commit", full, why=f"{stage} failed")
-        return _verdict(run, tree)
+        for stage in STAGES:
+            full = f"{stage}@{run.style}"
+            recorded = {full: run.stages[full]}
+            _fetch(tree, recorded[full])
+            if differences := workspace.differences(tree, recorded):
+                raise InputError(f"{full} would not run as recorded: {'; '.join(differences[:3])}")
+            # without the run-cache, which would only return the earlier result, and leaving it as it is
+            _repro(tree, full)
+        return _compare(run, tree)
 
 
-def _verdict(run, tree):
-    adapter = records.adapter(run.style, tree)
-    digest = fingerprint.digest(adapter)
-    if digest == run.digest:
-        print(f"identical: the adapter's digest is {digest}")
-        return True
-    print(f"not identical: the adapter's digest is {digest}, recorded {run.digest}; another kind of processor, other")
-    print("numbers of threads or other package versions give other last bits")
-    return False
+def find(name: str) -> Published:
+    """The published run that `name` means: a run's id, `style@alias`, or the first digits of a fingerprint.
+
+    Raises `InputError` if there is none, several, or one whose files were never published.
+    """
+    with store.connected(create=False) as client, tempfile.TemporaryDirectory() as scratch:
+        run = _named(client, name)
+        run_id, tags = run.info.run_id, run.data.tags
+        if store.ADAPTER not in tags:
+            style = tags.get(store.STYLE)
+            raise InputError(f"run {name!r} was never published completely: `aclora publish {style}` does that")
+        stages = read_json(Path(client.download_artifacts(run_id, "dvc/lock.json", scratch)))
+        patch = None
+        if tags.get(store.DIRTY) == "true":
+            patch = Path(client.download_artifacts(run_id, "git/diff.patch", scratch)).read_bytes()
+        return Published(run_id, tags[store.STYLE], tags.get(store.COMMIT), patch, tags[store.ADAPTER], stages)
+
+
+def _named(client, name):
+    """The run that a name from the command line means."""
+    from mlflow.exceptions import MlflowException
+
+    style, at, alias = name.partition("@")
+    if at:
+        if version := store.version_with_alias(client, style, alias):
+            return client.get_run(version.run_id)
+        model = store.model_name(style)
+        raise InputError(f"run {name!r}: {model} has no version with the alias {alias!r} in {store.uri()}")
+    with contextlib.suppress(MlflowException):
+        return client.get_run(name)
+    found = []
+    if name.isalnum() and len(name) >= 6:
+        found = store.search(client, f"tags.`{store.FINGERPRINT}` LIKE '{name}%'")
+    if len({run.data.tags[store.FINGERPRINT] for run in found}) == 1:
+        return found[0]
+    several = ", ".join(f"{run.data.tags[store.STYLE]} {run.data.tags[store.FINGERPRINT]}" for run in found)
+    why = f"could be any of: {several}" if found else f"is not in {store.uri()}"
+    raise InputError(f"run {name!r} {why}; give a run's id, style@alias, or at least 6 digits of a fingerprint")
 
 
 @contextlib.contextmanager
-def _work_tree(here: Path, run: store.Published, into: Path | None) -> Iterator[Path]:
+def _work_tree(here: Path, run: Published, into: Path | None) -> Iterator[Path]:
     """The project as it was, checked out beside the user's own work tree."""
     if not run.commit:
         raise InputError(f"run {run.run_id} was published outside of git: there is no commit to go back to")
     if into and into.exists() and any(into.iterdir()):
         raise InputError(f"--into = {str(into)!r}: must be a new or an empty folder")
     try:
-        records.git(here, "cat-file", "-e", f"{run.commit}^{{commit}}")
+        git.run("cat-file", "-e", f"{run.commit}^{{commit}}", folder=here)
     except InputError:
         raise InputError(
             f"commit {run.commit} of run {run.run_id} is not in this repository: `git fetch` it, or push it from where "
             "the run was published"
         ) from None
-    prefix = records.git(here, "rev-parse", "--show-prefix").decode().strip()
+    prefix = git.run("rev-parse", "--show-prefix", folder=here).strip()
     with tempfile.TemporaryDirectory(prefix="aclora-") as scratch:
         top = into.resolve() if into else Path(scratch) / "tree"
-        records.git(here, "worktree", "add", "--quiet", "--detach", str(top), run.commit)
+        git.run("worktree", "add", "--quiet", "--detach", str(top), run.commit, folder=here, config=git.NO_HOOKS)
         try:
             if run.patch:
-                records.git(top, "apply", "--whitespace=nowarn", "-", stdin=run.patch)
+                git.run("apply", "--whitespace=nowarn", "-", folder=top, stdin=run.patch)
             yield top / prefix
         finally:
             if not into:
-                records.git(here, "worktree", "remove", "--force", str(top))
+                git.run("worktree", "remove", "--force", str(top), folder=here)
 
 
 def _share_data(here, tree):
-    """This clone's DVC remotes and cache for the work tree: those of the commit may be old, and nothing is fetched
-    twice."""
-    from dvc.repo import Repo
-
-    with Repo(str(here)) as mine, Repo(str(tree)) as other, other.config.edit("local") as settings:
+    """Give the work tree this clone's DVC remotes and cache: the commit's may be old, and nothing is fetched twice."""
+    with dvc.opened(here) as mine, dvc.opened(tree) as other, other.config.edit("local") as settings:
         settings |= {"remote": mine.config["remote"], "cache": {"dir": mine.cache.local.path}}
         if default := mine.config["core"].get("remote"):
             settings["core"] = {"remote": default}
 
 
 def _fetch(tree, stage):
-    """What the stage reads and git does not have, from DVC."""
-    missing = [dep for dep in stage["deps"] if not (tree / dep).exists()]
-    if not missing:
+    """Get what the stage reads and git does not have from DVC's cache, else from its remote."""
+
+    def missing():
+        return [dep for dep in stage["deps"] if not (tree / dep).exists()]
+
+    if missing():
+        dvc.run("checkout", *missing(), log=lambda line: None, folder=tree)
+    if not (left := missing()):
         return
-    with contextlib.suppress(InputError):
-        _dvc(tree, "checkout", *missing)
-    missing = [dep for dep in missing if not (tree / dep).exists()]
-    if missing and not subprocess.run(["dvc", "remote", "list"], cwd=tree, capture_output=True).stdout.strip():
-        raise InputError(f"{missing[0]} is not in git, and there is no DVC remote to fetch it from: `dvc remote add`")
-    if missing:
-        _dvc(tree, "pull", *missing, why=f"{missing[0]} cannot be fetched")
+    with dvc.opened(tree) as repo:
+        if not repo.config["remote"]:
+            raise InputError(f"{left[0]} is not in git, and there is no DVC remote to fetch it from: `dvc remote add`")
+    status, lines = dvc.run("pull", *left, log=lambda line: None, folder=tree)
+    if status:
+        raise InputError(f"{left[0]} cannot be fetched: {process.reason(lines)}")
 
 
-def _dvc(tree, *args, why="dvc"):
-    """Run DVC in the work tree with its code; its output passes through where a stage runs."""
+def _repro(tree, stage):
+    """Run one stage with the work tree's own code; its output goes to the terminal."""
     code = os.pathsep.join([str(tree / "src"), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    env = os.environ | {"PYTHONPATH": code, "PATH": path, "ACLORA_TRACKING": "off"}
-    told = None if args[0] == "repro" else subprocess.PIPE
-    done = subprocess.run(["dvc", *args], cwd=tree, env=env, stdout=told, stderr=told, text=True)
-    if done.returncode:
-        raise InputError(f"{why}: {records.complaint(done.stderr) if told else 'see above'}")
+    env = {"PYTHONPATH": code, "ACLORA_TRACKING": "off"}
+    options = ("--quiet", "--single-item", "--force", "--no-commit")
+    status, _ = dvc.run("repro", *options, stage, log=None, folder=tree, env=env)
+    if status:
+        raise InputError(f"{stage.partition('@')[0]} failed: see above")
 
 
-def _text(folder, file):
-    return (folder / file).read_bytes() if (folder / file).exists() else b""
+def _compare(run, tree):
+    found = digest(records.adapter(run.style, tree))
+    if found == run.digest:
+        print(f"identical: the adapter's digest is {found}")
+        return True
+    print(f"not identical: the adapter's digest is {found}, recorded {run.digest}; another kind of processor, another")
+    print("number of threads or other package versions change the last bits")
+    return False
+
+
+def _content(file):
+    return file.read_bytes() if file.exists() else b""

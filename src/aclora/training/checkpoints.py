@@ -6,7 +6,6 @@ writes here changes none of its outs.
 
 import contextlib
 import json
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from aclora.core.errors import require
+from aclora.core.files import remove_parts, write_whole
 
 FOLDER = Path(".cache/training")
 KEPT = 2
@@ -71,7 +71,8 @@ class Checkpoints:
         tensors = {f"state.{k}": v.detach().cpu().contiguous() for k, v in tensors.items()}
         tensors |= {f"record.{i}": v.contiguous() for i, v in enumerate(self.values)}
         try:
-            _write(self.folder / f"{epoch:06}.safetensors", save(tensors, {"about": json.dumps(about)}))
+            content = save(tensors, {"about": json.dumps(about)})
+            write_whole(self.folder / f"{epoch:06}.safetensors", content, durable=True)
         except OSError as error:
             if not self.failed:
                 print(
@@ -89,7 +90,8 @@ class Checkpoints:
         self.state = next((s for file in reversed(self._files()) if (s := self._read(file))), None)
         lines = "".join(json.dumps(r) + "\n" for r in self.history)
         with contextlib.suppress(OSError):
-            _write(self.log, lines.encode())
+            remove_parts(self.folder)
+            write_whole(self.log, lines.encode(), durable=True)
         return self
 
     def clear(self) -> None:
@@ -126,21 +128,3 @@ def machine(device: torch.device) -> str:
     """What must be equal for a training to go on as it would have: torch and the kind of device."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
     return f"torch {torch.__version__}, {device.type}, {name}"
-
-
-def _write(file, content):
-    """Write a file so that it is whole or, after whatever happens, still the one before."""
-    part = file.with_name(".part")
-    try:
-        with part.open("wb") as out:
-            out.write(content)
-            out.flush()
-            os.fsync(out.fileno())
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)
-    folder = os.open(file.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the name, too
-    finally:
-        os.close(folder)
