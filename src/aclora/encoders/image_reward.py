@@ -134,7 +134,7 @@ class Reward(nn.Module):
         else:
             raise InputError(
                 f"{_knob(folder)}: no reward there; needs {FILE} (huggingface.co/THUDM/ImageReward) and vocab.txt "
-                "(bert-base-uncased), or a folder as models/miniature/reward with config.json and model.safetensors"
+                "(bert-base-uncased), or a folder that save_pretrained wrote, with config.json and model.safetensors"
             )
         words, rows = len(tokenizer), model.config.text_config.vocab_size
         # BLIP added [DEC] and [ENC] to BERT's 30522 words; no prompt holds them, so BERT's own vocabulary will do
