@@ -1,4 +1,4 @@
-"""RESTART in a loop of one's own, on models of PEFT's that are no UNet."""
+"""RESTART in a training loop of one's own, on PEFT models other than a UNet."""
 
 import pytest
 import torch
@@ -75,7 +75,7 @@ def test_the_product_mode_keeps_the_functions_signal(rank_pattern):
 
 @pytest.mark.parametrize("on", ["factors", "product"])
 @pytest.mark.parametrize("how", ["keep", "reset", "project"])
-def test_moments_are_dealt_with_as_asked(on, how):
+def test_each_optimizer_state_treats_the_moments_as_named(on, how):
     model, optimizer = adapted()
     pairs = lora_layers(model)
     before = {n: [optimizer.state[m]["exp_avg"].clone() for m in pair] for n, pair in pairs.items()}
@@ -99,13 +99,13 @@ def test_training_goes_on():
     assert all(m.isfinite().all() for pair in lora_layers(model).values() for m in pair)
 
 
-def test_what_cannot_be_done_is_said():
+def test_errors_name_the_cause():
     model, _ = adapted()
     with pytest.raises(InputError, match=r"adapter = 'other': no layer of the model has it"):
         restart_peft(model, 0.8, generator(), adapter="other")
     with pytest.raises(InputError, match=r"p = 1.2: must be between 0 and 1"):
         restart_peft(model, 1.2, generator())
-    with pytest.raises(InputError, match=r"optimizer_state = 'reset': must be keep, or give the optimizer"):
+    with pytest.raises(InputError, match=r"optimizer_state = 'reset': must be keep, unless you give the optimizer"):
         restart_peft(model, 0.8, generator(), optimizer_state="reset")
     layer = lora_layers(model)["first"]
     sgd = torch.optim.SGD(layer, lr=0.1, momentum=0.9)

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from aclora.lora.spectra import (
-    STACKED_CPU,
-    alike,
+    MAX_STACK_ENTRIES_CPU,
+    equal_stacks,
     gram_eig,
     kept_energy,
     product_svd,
@@ -114,8 +114,8 @@ def test_matrices_of_many_shapes_keep_their_order(rng):
         assert torch.equal(alone[1][0], u)
 
 
-def test_stacks_hold_what_is_alike_and_no_more_than_fits():
+def test_stacks_hold_equal_keys_and_stay_within_the_limit():
     cpu = torch.device("cpu")
-    assert list(alike(["x", "y", "x", "x"], [1, 1, 1, 1], cpu)) == [[0, 2, 3], [1]]
-    assert list(alike(["x"] * 3, [STACKED_CPU // 2] * 3, cpu)) == [[0, 1], [2]]
-    assert list(alike(["x"] * 2, [2 * STACKED_CPU] * 2, cpu)) == [[0], [1]]
+    assert list(equal_stacks(["x", "y", "x", "x"], [1, 1, 1, 1], cpu)) == [[0, 2, 3], [1]]
+    assert list(equal_stacks(["x"] * 3, [MAX_STACK_ENTRIES_CPU // 2] * 3, cpu)) == [[0, 1], [2]]
+    assert list(equal_stacks(["x"] * 2, [2 * MAX_STACK_ENTRIES_CPU] * 2, cpu)) == [[0], [1]]

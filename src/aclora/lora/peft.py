@@ -1,13 +1,14 @@
-"""RESTART in a training loop of one's own, on any model with LoRA layers of PEFT's: a language model's, for instance.
+"""RESTART in a training loop of your own, on any model with LoRA layers of PEFT, a language model for instance.
 
 for epoch in range(1, epochs + 1):
     loss = train_an_epoch(model, optimizer)
     if epoch % 10 == 0 and epoch < epochs:
-        p = threshold(loss, 1.0, epoch, epochs)  # of aclora.lora.restart; the loss lies between 0 and 1
+        p = threshold(loss, 1.0, epoch, epochs)  # aclora.lora.restart.threshold; the loss lies between 0 and 1
         restart_peft(model, p, torch.Generator().manual_seed(epoch), optimizer=optimizer)
 """
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,14 +20,14 @@ from aclora.lora.restart import Restart, carry_moments, restart
 def lora_layers(model: nn.Module, adapter: str = "default") -> dict[str, tuple[nn.Parameter, nn.Parameter]]:
     """lora_A and lora_B of every layer that has this adapter, by the module's name, in the model's order.
 
-    Linear layers' are (r, k) and (d, r), convolutions' have two axes more. Embeddings, which PEFT keeps elsewhere, are
-    left out. Raises `InputError` where there is none.
+    Those of linear layers are (r, k) and (d, r); convolutions have two more axes. Embeddings are left out, as PEFT
+    stores their factors elsewhere. Raises `InputError` where no layer has the adapter.
     """
-    found = {
-        name: (module.lora_A[adapter].weight, module.lora_B[adapter].weight)
-        for name, module in model.named_modules()
-        if isinstance(getattr(module, "lora_A", None), nn.ModuleDict) and adapter in module.lora_A
-    }
+    found = {}
+    for name, module in model.named_modules():
+        a, b = getattr(module, "lora_A", None), getattr(module, "lora_B", None)
+        if isinstance(a, nn.ModuleDict) and isinstance(b, nn.ModuleDict) and adapter in a:
+            found[name] = (a[adapter].weight, b[adapter].weight)
     if not found:
         raise InputError(f"adapter = {adapter!r}: no layer of the model has it; add it with PEFT's LoraConfig first")
     return found
@@ -41,13 +42,15 @@ def restart_peft(
     adapter: str = "default",
     optimizer: torch.optim.Optimizer | None = None,
     optimizer_state: Literal["keep", "reset", "project"] = "keep",
-    **how,
+    **options: Any,
 ) -> Restart:
-    """Apply RESTART (`lora.restart.restart`, which takes `how`) at threshold `p` to a model's LoRA layers, in place.
+    """Apply RESTART at threshold `p` to the LoRA layers of a PEFT model, in place.
 
-    `generator` is the CPU's. The moments of `optimizer`, one of Adam's kind, are dealt with as `optimizer_state` says;
-    the other optimizers can only keep theirs. lora_alpha changes nothing here: a factor in ΔW moves no signal index.
-    Raises `InputError` where there is no such adapter, p is not within (0, 1), or a weight is not finite.
+    `options` are those of `aclora.restart`: on, noise, refill, unify, floor, ceiling. `generator` is on the CPU. The
+    moments of `optimizer`, one of the Adam family, are treated as `optimizer_state` says (see `carry_moments`); other
+    optimizers can only keep their state. lora_alpha has no influence: a factor in ΔW changes no signal index.
+
+    Raises `InputError` where no layer has the adapter, p is not between 0 and 1, or a weight is not finite.
     """
     require(0 < p < 1, "p", p, "between 0 and 1")
     layers = lora_layers(model, adapter)
@@ -55,7 +58,7 @@ def restart_peft(
         if not all(m.isfinite().all() for m in pair):
             raise InputError(f"layer {name} is not finite: lower the learning rate")
     _check_moments(optimizer, layers, optimizer_state)
-    done = restart({name: tuple(map(_matrix, pair)) for name, pair in layers.items()}, p, generator, **how)
+    done = restart({name: (_as_matrix(a), _as_matrix(b)) for name, (a, b) in layers.items()}, p, generator, **options)
     for name, pair in layers.items():
         for old, new in zip(pair, done.factors[name], strict=True):
             old.copy_(new.reshape(old.shape))
@@ -64,16 +67,23 @@ def restart_peft(
     return done
 
 
-def _matrix(weight: Tensor) -> Tensor:
+def _as_matrix(weight: Tensor) -> Tensor:
     """A convolution's weight as (r, k · height · width) or (d, r · 1 · 1)."""
     return weight.detach().flatten(1)
 
 
-def _check_moments(optimizer, layers, optimizer_state):
+def _check_moments(
+    optimizer: torch.optim.Optimizer | None,
+    layers: Mapping[str, tuple[nn.Parameter, nn.Parameter]],
+    optimizer_state: str,
+) -> None:
     if optimizer_state == "keep":
         return
-    known = "keep, or give the optimizer of Adam's kind whose moments are meant"
-    require(optimizer is not None, "optimizer_state", optimizer_state, known)
-    states = [optimizer.state[m] for pair in layers.values() for m in pair if optimizer.state.get(m)]
-    adams = all({"exp_avg", "exp_avg_sq", "step"} <= set(state) for state in states)
-    require(adams, "optimizer_state", optimizer_state, known)
+    allowed = "keep, unless you give the optimizer of the Adam family whose moments it treats"
+    has_moments = optimizer is not None and all(
+        {"exp_avg", "exp_avg_sq", "step"} <= set(state)
+        for pair in layers.values()
+        for m in pair
+        if (state := optimizer.state.get(m))
+    )
+    require(has_moments, "optimizer_state", optimizer_state, allowed)
