@@ -1,4 +1,4 @@
-"""DVC's plots as one HTML page that needs no network: its own loads Vega from a server, and is blank without one."""
+"""DVC's plots as one HTML page that needs no network. DVC's own page loads Vega from a server and is blank without."""
 
 import tempfile
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 from aclora.core.errors import InputError
 from aclora.project import dvc, process
 
+GLOBALS = "window.vegaEmbed = vegaEmbed; window.vega = vega; window.vegaLite = vegaLite;"
 PAGE = """<!DOCTYPE html>
 <html>
 <head>
@@ -24,13 +25,15 @@ PAGE = """<!DOCTYPE html>
 
 
 def write(revisions: list[str], folder: Path) -> Path:
-    """Draw the plots of `revisions` (git revisions or experiments) beside those of the workspace into `folder`;
-    returns the page. Raises `InputError` with what DVC says where it cannot."""
+    """Draw the plots of `revisions` (git revisions or experiments) beside those of the workspace into `folder`.
+
+    Returns the page. Raises `InputError` with DVC's reason where it cannot draw them.
+    """
     import vl_convert
 
     with tempfile.TemporaryDirectory() as scratch:
         template = Path(scratch) / "page.html"
-        template.write_text(PAGE.format(libraries=vl_convert.javascript_bundle()), encoding="utf-8")
+        template.write_text(PAGE.format(libraries=vl_convert.javascript_bundle(GLOBALS)), encoding="utf-8")
         options = ("-o", str(folder), "--html-template", str(template))
         status, lines = dvc.run("plots", "diff", *revisions, *options, log=lambda line: None)
     if status:

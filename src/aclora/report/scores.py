@@ -1,0 +1,41 @@
+"""The scores of a style's last run, as text."""
+
+import json
+from pathlib import Path
+
+from aclora.core.errors import InputError
+from aclora.evaluation.evaluate import project_figures
+from aclora.metrics.contract import scores as every_score
+from aclora.report.tables import LABEL_WIDTH, interval_text
+
+
+def scores_table(style: str, metrics: Path = Path("metrics")) -> str:
+    """What `metrics`/`style` says, a line for each figure: base model, adapter, and the 95 % intervals.
+
+    Raises `InputError` where the style has not been evaluated.
+    """
+    folder = metrics / style
+    try:
+        scores = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
+        about = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{error.filename} is missing: run `dvc repro` first") from None
+    counts, reference, figures = about["counts"], about["reference"], about["figures"]
+    lines = [
+        f"{style}: {counts['generated']} pictures, {counts['prompts']} prompts, against {reference['what']}",
+        f"  {'':{LABEL_WIDTH}}{'base':>9}{'adapter':>9}   {'95 % interval':19}{'of adapter − base'}",
+    ]
+    for key, score in every_score(project_figures()).items():
+        if scores.get(key) is None or score.role not in ("adapter", "without_trigger", "reference"):
+            continue
+        base = scores.get(f"base_{key}")
+        own, difference = (figures.get(k, {}).get("interval") for k in (key, f"{key}_minus_base"))
+        values = f"{'' if base is None else format(base, '.3f'):>9}{scores[key]:9.3f}"
+        intervals = f"{interval_text(own) if own else '':19}{interval_text(difference, '+') if difference else ''}"
+        lines.append(f"  {score.label:{LABEL_WIDTH}}{values}   {intervals}".rstrip())
+    if not reference["held_out"]:
+        lines.append("  the reference is the training pictures: FID, KID, CMMD and DINO reward copies of them")
+    encoders = ", ".join(sorted({f["encoder"] for f in figures.values()}))
+    lines.append(f"  encoders: {encoders}; what each figure means: docs/guides/judge.md")
+    lines.append(f"  pictures: {folder}/contact_sheet.png · adapter: models/adapters/{style}")
+    return "\n".join(lines)
