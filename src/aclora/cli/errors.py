@@ -1,0 +1,44 @@
+"""How a command ends where it cannot do its work, and how its examples are written."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+
+import typer
+
+from aclora.core.errors import InputError
+
+# What an extra of pyproject.toml brings, as it is imported.
+EXTRAS = {
+    "dvc": "pipeline",
+    "matplotlib": "pipeline",
+    "vl_convert": "pipeline",
+    "mlflow": "tracking",
+    "pandas": "tracking",
+    "sqlalchemy": "tracking",
+}
+
+
+@contextlib.contextmanager
+def input_errors(status: int) -> Iterator[None]:
+    """End with exit status `status` after one line on stderr where the input is unusable; a decorator of commands.
+
+    That is where `InputError` is raised, or where a package of an extra is not installed.
+    """
+    try:
+        yield
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in EXTRAS:
+            raise
+        print(f"error: {package} is missing: install aclora with its extra {EXTRAS[package]!r}", file=sys.stderr)
+    else:
+        return
+    raise typer.Exit(status)
+
+
+def examples(*lines: str) -> str:
+    """The end of a command's help: its examples, one a line and never wrapped (\\b is typer's mark for that)."""
+    return "\n".join(["\b", "examples:", *(f"  {line}" for line in lines)])
