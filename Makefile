@@ -19,6 +19,7 @@ repro: $(READY)
 # The fast part: without whole pipelines, servers, and trainings that are stopped.
 check: $(READY)
 	ruff check . && ruff format --check .
+	basedpyright
 	pytest $(addprefix --ignore tests/,pipeline flows test_tracking.py test_checkpoint.py)
 
 test: $(READY)
