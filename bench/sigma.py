@@ -11,6 +11,7 @@ import time
 
 import torch
 
+from aclora.core import params
 from aclora.lora.tuner import TARGETS
 from aclora.methods.trilora import top_singular_values
 from aclora.models import stable_diffusion as backbone
@@ -45,8 +46,7 @@ def main() -> None:
             name = f"{shape[0]} × {shape[1]}"
             times = f"{ours * 1e3:6.0f} ms {full * 1e3:6.0f} ms {full / ours:6.1f}"
             print(f"{name:>12} {rank:5} {times} {error(found, true[:rank]):23.1e}")
-    folder = "models/miniature/pipeline"
-    unet = backbone.load_pipeline(backbone.ModelConfig(name=folder, watch=folder)).unet
+    unet = backbone.load_pipeline(params.load("model", backbone.ModelConfig)).unet
     weights = [m.weight.detach() for name, m in unet.named_modules() if name.endswith(TARGETS)]
     for rank in (4, 32):
         worst = max(error(top_singular_values(w, rank), torch.linalg.svdvals(w)[:rank]) for w in weights)

@@ -2,21 +2,18 @@
 
     python -m bench.sweep 'lora rank=4' 'aclora max_rank=32 restart_on=product' --styles watercolor ink --seeds 0 1
 
-Each setting is a method and its knobs; those of the section `train` go there, the rest to the method's own. Whatever is
-finished stands in bench/build/sweep.jsonl and is not done again, so a stopped sweep goes on. The held-out loss is the
-unweighted one at fixed times and noise, on drawings of the style that no run sees. Each prompt is drawn once with the
-trigger and once without. Two runs at a time, one thread each.
+Each setting is a method and its knobs; those of the section `train` go there, the rest to the method's own. All other
+knobs are as params.yaml has them. Finished runs are kept in bench/build/sweep.jsonl and not repeated: a stopped sweep
+continues. The held-out loss is the unweighted one at fixed times and noise, on drawings of the style that no run sees.
+Each prompt is drawn once with the trigger and once without. Two runs at a time, one thread each.
 """
 
 import argparse
 import json
 import sys
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import fields
 from pathlib import Path
 from statistics import mean
-
-import yaml
 
 HELD_OUT = 48
 TRIGGER = "zxq style"
@@ -44,13 +41,12 @@ def run(spec: str, style: str, seed: int, epochs: int) -> dict:
     from miniature.drawing import held_out
 
     name, *knobs = spec.split()
-    knobs = {k: yaml.safe_load(v) for k, v in (knob.split("=") for knob in knobs)}
-    of_train = {f.name for f in fields(TrainConfig)}
-    train = {k: v for k, v in knobs.items() if k in of_train}
+    knobs = {k: params.parse(v) for k, v in (knob.split("=") for knob in knobs)}
+    train = {k: v for k, v in knobs.items() if k in TrainConfig.model_fields}
     module = method_named(name)
-    own = {k: v for k, v in knobs.items() if k not in of_train}
+    own = params.value(name) | {k: v for k, v in knobs.items() if k not in train}
     method = module(params.build(module.config_type, own, name, Path(spec)))
-    base = vars(params.load("train", TrainConfig)) | {"epochs": epochs, "seed": seed}
+    base = params.value("train") | {"epochs": epochs, "seed": seed}
     config = params.build(TrainConfig, base | train, "train", Path(spec))
     set_seed(config.seed)
     pipe = backbone.load_pipeline(params.load("model", backbone.ModelConfig))

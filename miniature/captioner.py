@@ -61,7 +61,7 @@ def main():
 
 def measure(folder: Path, sets: dict) -> dict:
     """Share of the objects in each of `sets` that the written caption names with their colour, and without it."""
-    write = blip(CaptionsConfig(model=str(folder), watch=str(folder)))
+    write = blip(CaptionsConfig(model=str(folder), revision=None, watch=str(folder), max_new_tokens=30))
     out = {"named": {}, "object": {}}
     for name, drawn in sets.items():
         said = [(write(picture), thing) for picture, scene in drawn for thing in scene.things]

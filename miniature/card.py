@@ -26,6 +26,17 @@ from miniature.vae import psnr
 
 HOME = Path("models/miniature")
 NETWORKS = ("judge", "clip", "dino", "captioner", "reward")  # beside the pipeline
+SAMPLING = GenerateConfig(
+    prompts="",
+    images_per_prompt=1,
+    without_trigger=0,
+    seed=0,
+    num_inference_steps=20,
+    guidance_scale=4.0,
+    batch_size=16,
+    adapter="trained",
+    sheet_rows=1,
+)
 PROMPTS = (
     "a red house in a field",
     "a blue boat at sea with a sun",
@@ -42,6 +53,12 @@ def arrays(pictures):
 
 def images(pixels):
     return [Image.fromarray(p) for p in pixels]
+
+
+def pipeline(home: Path):
+    """The text-to-image pipeline in `home`."""
+    folder = str(home / "pipeline")
+    return load_pipeline(ModelConfig(name=folder, revision=None, watch=folder, family="stable_diffusion"))
 
 
 def side_accuracy(logits, wanted):
@@ -73,7 +90,7 @@ def held_out_sets(size: int) -> dict[str, list]:
 def measure(home: Path, count: int) -> dict:
     """All figures of the networks in `home`: `count` prompts, half of them with pairs of colour and object never
     trained on, and held-out drawings."""
-    pipe = load_pipeline(ModelConfig(name=str(home / "pipeline"), watch=str(home / "pipeline")))
+    pipe = pipeline(home)
     judge = Judge.from_pretrained(home / "judge")
     size = native_size(pipe)
     sets = held_out_sets(size)
@@ -100,8 +117,7 @@ def followed(pipe, judge, count, size) -> dict:
     scenes through the autoencoder. An unsaid side is the model's own choice and does not count."""
     scenes = [world.compose(random.Random(HELD_OUT + 10_000 + i), unseen=i % 2 == 1) for i in range(count)]
     drawn = [draw(HELD_OUT + 10_000 + i, size, unseen=i % 2 == 1)[0] for i in range(count)]
-    config = GenerateConfig(prompts="", guidance_scale=4.0)
-    made = list(sample(pipe, [s.caption for s in scenes], list(range(count)), config, size))
+    made = list(sample(pipe, [s.caption for s in scenes], list(range(count)), SAMPLING, size))
     through = images(data.reconstructed(pipe.vae, arrays(drawn)))
     said = [i for i, s in enumerate(scenes) if len(s.things) == 2 or " on the " in s.caption or "middle" in s.caption]
     odd = range(1, count, 2)
@@ -110,16 +126,16 @@ def followed(pipe, judge, count, size) -> dict:
         out[name] = read_by(judge, pictures, scenes)
         for key, what, some in (("position", "position", said), ("object_unseen_pairs", "object", odd)):
             out[name][key] = read_by(judge, [pictures[i] for i in some], [scenes[i] for i in some])[what]
-    out["prompts"] = {"count": count, "of_unseen_pairs": count // 2, "guidance_scale": 4.0, "num_inference_steps": 20}
+    out["prompts"] = {"count": count, "of_unseen_pairs": count // 2}
+    out["prompts"] |= {knob: getattr(SAMPLING, knob) for knob in ("guidance_scale", "num_inference_steps")}
     return out
 
 
 def sheet(pipe):
     """Prompts × seeds, and below each style beside its reconstruction."""
     size = native_size(pipe)
-    config = GenerateConfig(prompts="", guidance_scale=4.0)
     seeds = [0, 1, 2, 3, 4, 5]
-    made = iter(sample(pipe, [p for p in PROMPTS for _ in seeds], seeds * len(PROMPTS), config, size))
+    made = iter(sample(pipe, [p for p in PROMPTS for _ in seeds], seeds * len(PROMPTS), SAMPLING, size))
     rows, cells = list(PROMPTS), [[next(made) for _ in seeds] for _ in PROMPTS]
     for style in STYLES:
         three = [p for p, _ in held_out(style, 3, size)]
@@ -168,7 +184,7 @@ def main() -> None:
     card["trained_on"] = json.loads((HOME / "trained_on.json").read_text(encoding="utf-8"))
     text = json.dumps(rounded(card), indent=1)
     (HOME / "card.json").write_text(text + "\n", encoding="utf-8")
-    sheet(load_pipeline(ModelConfig(name=str(HOME / "pipeline"), watch=str(HOME / "pipeline")))).save(HOME / "card.png")
+    sheet(pipeline(HOME)).save(HOME / "card.png")
     print(text)
 
 

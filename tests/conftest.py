@@ -13,6 +13,28 @@ from PIL import Image
 ROOT = Path(__file__).parents[1]
 
 
+def section(name: str, into: type, /, **changes):
+    """A section as the project's params.yaml has it, with changes: the code has no defaults."""
+    from aclora.core import params
+
+    return into(**params.value(name, ROOT / params.FILE) | changes)
+
+
+def model_config(folder: Path):
+    """The section `model` for a pipeline's folder."""
+    from aclora.models.stable_diffusion import ModelConfig
+
+    return section("model", ModelConfig, name=str(folder), watch=str(folder))
+
+
+def make_method(name: str, /, **knobs):
+    """A method with its section as params.yaml has it, with changes."""
+    from aclora.core.method import method_named
+
+    module = method_named(name)
+    return module(section(name, module.config_type, **knobs))
+
+
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory) -> Path:
     """A StableDiffusionPipeline's folder: 16×16 pictures, latents 4×8×8, a UNet of width 32."""
@@ -31,9 +53,9 @@ def tiny_folder(tmp_path_factory) -> Path:
 @pytest.fixture
 def tiny(tiny_folder):
     """The tiny pipeline, loaded afresh as the stages load it."""
-    from aclora.models.stable_diffusion import ModelConfig, load_pipeline
+    from aclora.models.stable_diffusion import load_pipeline
 
-    return load_pipeline(ModelConfig(name=str(tiny_folder), watch=str(tiny_folder)))
+    return load_pipeline(model_config(tiny_folder))
 
 
 @pytest.fixture

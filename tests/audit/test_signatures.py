@@ -4,8 +4,13 @@ import pytest
 import torch
 
 from aclora.audit.signatures import AuditConfig, audit, failure, final_spectra
+from tests.conftest import section
 
 LAYERS = ["q", "k"]
+
+
+def bounds(**knobs):
+    return section("audit", AuditConfig, **knobs)
 
 
 def restarts(n=5, **changes):
@@ -33,13 +38,13 @@ def restarts(n=5, **changes):
 
 
 def found(history):
-    report = audit(history, LAYERS, AuditConfig())
+    report = audit(history, LAYERS, bounds())
     return {name for name, seen in report["signatures"].items() if seen["found"]}
 
 
 def test_a_healthy_history_shows_none():
     assert found(restarts()) == set()
-    report = audit(restarts(), LAYERS, AuditConfig())
+    report = audit(restarts(), LAYERS, bounds())
     assert (report["epochs"], report["restarts"]) == (50, 5)
     assert report["I"] == [2, 3, 4, 5, 6]
 
@@ -65,7 +70,7 @@ def test_a_rise_that_comes_back_is_no_collapse():
 
 
 def test_a_collapse_names_layer_factor_and_epoch():
-    seen = audit(restarts(I_B=[0, 1], kept_B=[0.01, 0.9]), LAYERS, AuditConfig())["signatures"]["rank_collapse"]
+    seen = audit(restarts(I_B=[0, 1], kept_B=[0.01, 0.9]), LAYERS, bounds())["signatures"]["rank_collapse"]
     assert seen["at"] == {"epoch": 10, "layer": "q", "factor": "B", "kept": 0.01}
 
 
@@ -88,34 +93,34 @@ def test_a_collapse_names_layer_factor_and_epoch():
     ],
 )
 def test_a_failure_names_epoch_layer_and_knob(changes, said):
-    why = failure(audit(restarts(**changes), LAYERS, AuditConfig()))
+    why = failure(audit(restarts(**changes), LAYERS, bounds()))
     assert why.startswith(said)
     assert "aclora.alpha" in why
     assert "\n" not in why
 
 
 def test_health_and_stagnation_fail_nothing():
-    assert failure(audit(restarts(), LAYERS, AuditConfig())) is None
-    assert failure(audit(restarts(I=2), LAYERS, AuditConfig())) is None
-    assert failure(audit([], [], AuditConfig())) is None
+    assert failure(audit(restarts(), LAYERS, bounds())) is None
+    assert failure(audit(restarts(I=2), LAYERS, bounds())) is None
+    assert failure(audit([], [], bounds())) is None
 
 
 def test_its_bounds_are_knobs():
     history = restarts(probe_before=0.3, probe_after=0.303)
-    assert not audit(history, LAYERS, AuditConfig())["signatures"]["no_op"]["found"]
-    assert audit(history, LAYERS, AuditConfig(no_op_below=0.05))["signatures"]["no_op"]["found"]
+    assert not audit(history, LAYERS, bounds())["signatures"]["no_op"]["found"]
+    assert audit(history, LAYERS, bounds(no_op_below=0.05))["signatures"]["no_op"]["found"]
     rising = restarts(probe_before=lambda i: 0.2 + 0.01 * i, probe_after=0.3)
-    assert not audit(rising, LAYERS, AuditConfig())["signatures"]["mode_collapse"]["found"]
-    assert audit(rising, LAYERS, AuditConfig(loss_rise=1.1))["signatures"]["mode_collapse"]["found"]
+    assert not audit(rising, LAYERS, bounds())["signatures"]["mode_collapse"]["found"]
+    assert audit(rising, LAYERS, bounds(loss_rise=1.1))["signatures"]["mode_collapse"]["found"]
     thin = restarts(kept_A=[0.2, 0.8])
-    assert not audit(thin, LAYERS, AuditConfig())["signatures"]["rank_collapse"]["found"]
-    assert audit(thin, LAYERS, AuditConfig(min_kept=0.3))["signatures"]["rank_collapse"]["found"]
+    assert not audit(thin, LAYERS, bounds())["signatures"]["rank_collapse"]["found"]
+    assert audit(thin, LAYERS, bounds(min_kept=0.3))["signatures"]["rank_collapse"]["found"]
 
 
 def test_without_a_restart_there_is_nothing_to_find():
-    assert audit([], [], AuditConfig()) == {"epochs": 0, "restarts": 0}
+    assert audit([], [], bounds()) == {"epochs": 0, "restarts": 0}
     history = [{"event": "epoch", "epoch": 1, "loss": 0.5}]
-    assert audit(history, LAYERS, AuditConfig()) == {"epochs": 1, "restarts": 0, "loss_first": 0.5, "loss_last": 0.5}
+    assert audit(history, LAYERS, bounds()) == {"epochs": 1, "restarts": 0, "loss_first": 0.5, "loss_last": 0.5}
 
 
 def test_final_spectra_are_those_of_the_svd(rng):

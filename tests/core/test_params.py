@@ -1,13 +1,16 @@
 """params.yaml is read strictly: what a user mistypes is named, with what was meant."""
 
-import dataclasses
+import subprocess
+import sys
 from typing import Literal
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from aclora.audit.signatures import AuditConfig
 from aclora.core import params
+from aclora.core.config import Config
 from aclora.core.errors import InputError
 from aclora.core.method import method_named
 from aclora.data.captions import CaptionsConfig
@@ -15,7 +18,7 @@ from aclora.evaluation.evaluate import EvaluateConfig
 from aclora.models.sampling import GenerateConfig
 from aclora.models.stable_diffusion import ModelConfig
 from aclora.training.loop import TrainConfig
-from tests.conftest import ROOT
+from tests.conftest import ROOT, section
 
 SECTIONS = {
     "train": TrainConfig,
@@ -28,13 +31,18 @@ SECTIONS = {
 } | {name: method_named(name).config_type for name in ("aclora", "lora", "base")}
 
 
-@dataclasses.dataclass(frozen=True)
-class Knobs:
-    rate: float = 1.0
-    count: int = 1
-    name: str = ""
-    way: Literal["no", "yes"] = "no"
-    size: int | None = None
+class Knobs(Config):
+    rate: float
+    count: int
+    name: str
+    way: Literal["no", "yes"]
+    size: int | None
+
+
+def train(**written):
+    """A whole section in which some knobs are written so."""
+    knobs = {"rate": "1.0", "count": "1", "name": "x", "way": "yes", "size": "null"} | written
+    return f"train: {{{', '.join(f'{knob}: {value}' for knob, value in knobs.items())}}}"
 
 
 def load(tmp_path, text, section="train", into=Knobs):
@@ -52,17 +60,34 @@ def test_every_knob_stands_in_the_file_with_its_question(section, monkeypatch):
     values = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     for part in section.split("."):
         values = values[part]
-    assert set(values) == {f.name for f in dataclasses.fields(into)}
+    assert set(values) == set(into.model_fields)
 
 
-@pytest.mark.parametrize("written", ["1e-4", "0.0001", "'1e-4'", "1.0e-4"])
+@pytest.mark.parametrize("written", ["1e-4", "1E-4", "1e-04", "+.0001", "0.0001", "'1e-4'", "1.0e-4"])
 def test_scientific_notation_is_a_number(tmp_path, written):
-    assert load(tmp_path, f"train: {{rate: {written}}}").rate == 1e-4
+    assert load(tmp_path, train(rate=written)).rate == 1e-4
 
 
 @pytest.mark.parametrize("written", ["no", "'no'"])
 def test_a_bare_no_is_the_word(tmp_path, written):
-    assert load(tmp_path, f"train: {{way: {written}}}").way == "no"
+    assert load(tmp_path, train(way=written)).way == "no"
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        ("[no, off, on, yes, y, n]", ["no", "off", "on", "yes", "y", "n"]),
+        ("[true, False, TRUE]", [True, False, True]),
+        ("[12, -3, 1.5, -2.5e3, 1e3, .inf]", [12, -3, 1.5, -2500.0, 1000.0, float("inf")]),
+        ("[e3, 1e, 1.2.3, v1.0, ~, null]", ["e3", "1e", "1.2.3", "v1.0", None, None]),
+    ],
+)
+def test_values_are_read_as_dvc_reads_them(written, value):
+    from ruamel.yaml import YAML
+
+    assert params.parse(written) == value
+    assert [type(v) for v in params.parse(written)] == [type(v) for v in value]
+    assert list(YAML(typ="safe").load(written)) == value
 
 
 @pytest.mark.parametrize(
@@ -76,6 +101,13 @@ def test_a_bare_no_is_the_word(tmp_path, written):
         ("train: {name: 3}", "train.name = 3: must be a text"),
         ("train: {way: maybe}", "train.way = 'maybe': must be one of no, yes"),
         ("train: {size: big}", "train.size = 'big': must be a whole number"),
+        ("train: {rate: .nan}", "train.rate = nan: must be a number"),
+        ("train: {3: x}", "train.3 is unknown"),
+        (train(way="~"), "train.way = None: must be one of no, yes"),
+        (train(size="1.5"), "train.size = 1.5: must be a whole number or null"),
+        ("train: {rate: 1, count: 1, way: no, size: 8}", "train.name is missing: it must be a text"),
+        ("train: {}", "train.rate is missing: it must be a number"),
+        ("train:", "train.rate is missing: it must be a number"),
         ("train: 3", "train = 3: must be a section"),
         ("trian: {rate: 1}", "trian is unknown; did you mean 'train'?"),
         ("model: {}", "train is missing"),
@@ -107,9 +139,51 @@ def test_a_mistake_is_named(tmp_path, text, said):
     ],
 )
 def test_a_value_out_of_range_is_named_with_its_bound(tmp_path, section, into, knob, value):
-    required = {EvaluateConfig: {"watch": "models"}, GenerateConfig: {"prompts": "p"}}.get(into, {})
+    values = params.value(section, ROOT / params.FILE) | {knob: value}
     with pytest.raises(InputError, match=f"{section}.{knob} = .*must be"):
-        load(tmp_path, yaml.safe_dump({section: required | {knob: value}}), section, into)
+        load(tmp_path, yaml.safe_dump({section: values}), section, into)
+
+
+@pytest.mark.parametrize(("section", "into"), SECTIONS.items())
+def test_a_missing_knob_is_named_with_its_question(tmp_path, section, into):
+    (tmp_path / params.SCHEMA).write_bytes((ROOT / params.SCHEMA).read_bytes())
+    whole = params.value(section, ROOT / params.FILE)
+    for knob in into.model_fields:
+        values = {key: value for key, value in whole.items() if key != knob}
+        for part in reversed(section.split(".")):
+            values = {part: values}
+        with pytest.raises(InputError, match=rf"params.yaml: {section}.{knob} is missing: (?!it must be).+") as error:
+            load(tmp_path, yaml.safe_dump(values), section, into)
+        assert "\n" not in str(error.value)
+
+
+def test_a_default_in_the_code_is_refused():
+    with pytest.raises(TypeError, match=r"Late.epochs has a default: params.yaml is the only place of one"):
+
+        class Late(Config):
+            epochs: int = 3
+
+
+def test_a_section_is_frozen():
+    config = Knobs(rate=1, count=1, name="x", way="no", size=None)
+    assert isinstance(config.rate, float)
+    with pytest.raises(ValidationError):
+        config.rate = 2.0
+
+
+def test_the_section_of_a_method_from_outside_is_nested_by_its_dots(tmp_path):
+    text = "method: mine.methods.x\nmine: {methods: {x: {bound: 3}}}\n"
+    assert load(tmp_path, text, "mine.methods.x", NumberOrWord).bound == 3
+    with pytest.raises(InputError, match=r"params.yaml: mine is unknown"):
+        load(tmp_path, text.replace("mine.methods.x", "lora"), "mine.methods.x", NumberOrWord)
+    with pytest.raises(InputError, match=r"params.yaml: mine.methods.x is missing; there are: y"):
+        load(tmp_path, text.replace("{x:", "{y:"), "mine.methods.x", NumberOrWord)
+
+
+def test_the_reader_imports_no_method():
+    code = "import sys; from aclora.core import params; params.value('method'); print('aclora.methods' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
 
 
 def test_a_missing_file_says_where_to_run(tmp_path):
@@ -119,24 +193,24 @@ def test_a_missing_file_says_where_to_run(tmp_path):
 
 def test_a_hub_model_needs_the_commit_that_is_meant(tmp_path):
     with pytest.raises(InputError, match="revision is missing"):
-        ModelConfig(name="owner/model", watch="models")
+        section("model", ModelConfig, name="owner/model", watch="models")
     with pytest.raises(InputError, match="no such folder"):
-        ModelConfig(name="./nowhere", watch="models")
+        section("model", ModelConfig, name="./nowhere", watch="models")
     with pytest.raises(InputError, match="watch = 'other': must be the model's folder"):
-        ModelConfig(name=str(tmp_path), watch="other")
+        section("model", ModelConfig, name=str(tmp_path), watch="other")
 
 
 def test_encoders_lie_where_dvc_watches(tmp_path):
     inside = tmp_path / "models/clip"
     inside.mkdir(parents=True)
-    EvaluateConfig(watch=str(tmp_path / "models"), clip=str(inside), dino="owner/name@commit")
+    knobs = dict.fromkeys(("fid", "image_reward", "judge")) | {"dino": "owner/name@commit", "clip": str(inside)}
+    section("evaluate", EvaluateConfig, watch=str(tmp_path / "models"), **knobs)
     with pytest.raises(InputError, match="watch = 'other': must be a folder that holds clip = "):
-        EvaluateConfig(watch="other", clip=str(inside))
+        section("evaluate", EvaluateConfig, watch="other", **knobs)
 
 
-@dataclasses.dataclass(frozen=True)
-class NumberOrWord:
-    bound: float | Literal["dynamic"] = "dynamic"
+class NumberOrWord(Config):
+    bound: float | Literal["dynamic"]
 
 
 @pytest.mark.parametrize(("written", "value"), [("dynamic", "dynamic"), ("0.8", 0.8), ("8e-1", 0.8)])

@@ -8,7 +8,7 @@ from aclora.core.errors import InputError
 from aclora.data.captions import CaptionsConfig, caption_folder, read_training_set, with_trigger, write_captions
 from aclora.models.captioner import blip
 from miniature.drawing import HELD_OUT, draw
-from tests.conftest import ROOT
+from tests.conftest import ROOT, section
 
 
 def captions(folder, write=None):
@@ -118,8 +118,12 @@ def blip_folder(tmp_path):
     return folder
 
 
+def captions_config(folder, **knobs):
+    return section("captions", CaptionsConfig, model=str(folder), watch=str(folder), **knobs)
+
+
 def test_blip_writes_the_same_caption_twice(blip_folder):
-    config = CaptionsConfig(model=str(blip_folder), watch=str(blip_folder), max_new_tokens=4)
+    config = captions_config(blip_folder, max_new_tokens=4)
     picture = Image.new("RGB", (40, 30), "red")
     first = blip(config)(picture)
     assert first == blip(config)(picture)
@@ -128,7 +132,7 @@ def test_blip_writes_the_same_caption_twice(blip_folder):
 
 def test_the_miniatures_own_captioner_names_what_is_drawn():
     folder = ROOT / "models/miniature/captioner"
-    write = blip(CaptionsConfig(model=str(folder), watch=str(folder)))
+    write = blip(captions_config(folder))
     drawn = [draw(HELD_OUT + 500 + i, style="watercolor") for i in range(12)]
     things = [(write(picture), thing) for picture, scene in drawn for thing in scene.things]
     right = [f"{thing.colour} {thing.name}" in words for words, thing in things]
@@ -138,18 +142,18 @@ def test_the_miniatures_own_captioner_names_what_is_drawn():
 def test_a_tokenizer_without_its_vocabulary_is_refused(blip_folder):
     for name in ("tokenizer.json", "vocab.txt"):
         (blip_folder / name).unlink(missing_ok=True)
-    config = CaptionsConfig(model=str(blip_folder), watch=str(blip_folder))
+    config = captions_config(blip_folder)
     with pytest.raises(InputError, match=r"tokenizer|vocab"):
         blip(config)
 
 
 def test_a_captioner_that_is_not_there(tmp_path):
     (tmp_path / "empty").mkdir()
-    config = CaptionsConfig(model=str(tmp_path / "empty"), watch=str(tmp_path / "empty"))
+    config = captions_config(tmp_path / "empty")
     with pytest.raises(InputError, match=r"captions.model = .* cannot be loaded"):
         blip(config)
     with pytest.raises(InputError, match=r"give captions.revision"):
-        CaptionsConfig(model="owner/blip")
+        section("captions", CaptionsConfig, model="owner/blip", revision=None)
 
 
 def test_a_trigger_stands_at_the_end():

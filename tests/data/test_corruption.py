@@ -1,7 +1,5 @@
 """Smaller and worse training sets: exactly so many, the same again under one seed, the originals left alone."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
@@ -10,6 +8,7 @@ from PIL import Image
 from aclora.core.errors import InputError
 from aclora.core.images import to_tensor
 from aclora.data.corruption import DataConfig, attacker, corrupted, limited, noisy, vae_attack
+from tests.conftest import section
 
 KINDS = ("captions", "noise", "foreign", "adversarial")
 CAPTIONS = [f"caption {i}" for i in range(10)]
@@ -31,7 +30,7 @@ def darken(picture, generator):
 
 
 def config(corrupt="none", **knobs):
-    return DataConfig(corrupt=corrupt, **({"foreign": "."} | knobs))
+    return section("data", DataConfig, **{"corrupt": corrupt, "foreign": "."} | knobs)
 
 
 def spoil(which="noise", pictures=None, **knobs):
@@ -122,13 +121,13 @@ def test_foreign_pictures_come_once_each_and_bring_their_captions():
 
 def test_a_limit_keeps_pairs_and_their_order():
     for seed in range(5):
-        pictures, captions = limited(grey(), CAPTIONS, DataConfig(limit=4, seed=seed))
+        pictures, captions = limited(grey(), CAPTIONS, config(limit=4, seed=seed))
         places = [CAPTIONS.index(c) for c in captions]
         assert places == sorted(set(places))
         assert len(places) == 4
         assert shown(pictures) == [grey()[i].tobytes() for i in places]
-        assert set(captions) < set(limited(grey(), CAPTIONS, DataConfig(limit=6, seed=seed))[1])
-    assert limited(grey(), CAPTIONS, DataConfig())[1] == CAPTIONS
+        assert set(captions) < set(limited(grey(), CAPTIONS, config(limit=6, seed=seed))[1])
+    assert limited(grey(), CAPTIONS, config())[1] == CAPTIONS
 
 
 @pytest.fixture
@@ -203,8 +202,7 @@ def test_every_data_knob_matters(change):
         pictures, captions, which = corrupted(*limited(grey(), CAPTIONS, knobs), knobs, FOREIGN, darken)
         return shown(pictures), captions, which
 
-    plain = DataConfig(corrupt="noise", foreign=".")
-    assert made(dataclasses.replace(plain, **change)) != made(plain)
+    assert made(config(**{"corrupt": "noise"} | change)) != made(config("noise"))
 
 
 @pytest.mark.parametrize(
@@ -216,19 +214,19 @@ def test_every_data_knob_matters(change):
         ({"strength": 0.5}, r"strength = 0.5: must be between 1 and 255"),
         ({"strength": 256.0}, r"strength = 256.0: must be between 1 and 255"),
         ({"seed": -1}, r"seed = -1: must be 0 or more"),
-        ({"corrupt": "foreign"}, r"foreign = None: must be a folder of captioned pictures"),
+        ({"corrupt": "foreign", "foreign": None}, r"foreign = None: must be a folder of captioned pictures"),
         ({"corrupt": "foreign", "foreign": ""}, r"foreign = '': must be a folder"),
         ({"corrupt": "foreign", "foreign": "no/such"}, r"foreign = 'no/such': must be a folder"),
     ],
 )
 def test_ranges(knobs, message):
     with pytest.raises(InputError, match=f"^{message}"):
-        DataConfig(**knobs)
+        config(**knobs)
 
 
 def test_too_few_pictures_are_named():
     with pytest.raises(InputError, match=r"^data.limit = 11: must be at most 10, the style's pictures"):
-        limited(grey(), CAPTIONS, DataConfig(limit=11))
+        limited(grey(), CAPTIONS, config(limit=11))
     with pytest.raises(InputError, match=r"^data.corrupt = 'captions': .* a single picture"):
         corrupted(grey(1), CAPTIONS[:1], config("captions"))
     with pytest.raises(InputError, match=r"^data.share = 0.5: must be at most 0.30, for data.foreign holds 3 pictures"):

@@ -1,6 +1,5 @@
 """AC-LoRA's variants on a tiny UNet: no knob is dead, each record is whole, what makes no sense is refused."""
 
-import dataclasses
 import json
 
 import pytest
@@ -8,7 +7,8 @@ import torch
 
 from aclora.core.errors import InputError
 from aclora.core.method import EpochEnd
-from aclora.methods.aclora import AcLora, AcLoraConfig
+from aclora.methods.aclora import AcLoraConfig
+from tests.conftest import make_method, model_config, section
 
 BASE = {"restart_every": 2, "max_rank": 6}
 
@@ -16,7 +16,7 @@ BASE = {"restart_every": 2, "max_rank": 6}
 def run(tiny, epochs=7, **knobs):
     """(factors, optimizer, records, signal) of a short made-up training; the loss falls, gradients are drawn."""
     torch.manual_seed(0)
-    method = AcLora(AcLoraConfig(**BASE | knobs))
+    method = make_method("aclora", **BASE | knobs)
     parameters = method.attach(tiny.unet)
     optimizer = torch.optim.AdamW(parameters, lr=5e-3)
     rng, records = torch.Generator().manual_seed(3), []
@@ -66,10 +66,10 @@ CHANGES = [
 @pytest.fixture(scope="module")
 def usual(tiny_folder):
     """The outcome by default, and on the product."""
-    from aclora.models.stable_diffusion import ModelConfig, load_pipeline
+    from aclora.models.stable_diffusion import load_pipeline
 
     def made(**knobs):
-        return outcome(run(load_pipeline(ModelConfig(name=str(tiny_folder), watch=str(tiny_folder))), **knobs))
+        return outcome(run(load_pipeline(model_config(tiny_folder)), **knobs))
 
     return {"factors": made(), "product": made(restart_on="product")}
 
@@ -82,7 +82,7 @@ def test_every_knob_changes_what_comes_out(tiny, usual, change):
 
 
 def test_the_list_above_is_complete():
-    assert {knob for change in CHANGES for knob in change} == {f.name for f in dataclasses.fields(AcLoraConfig)}
+    assert {knob for change in CHANGES for knob in change} == set(AcLoraConfig.model_fields)
 
 
 @pytest.mark.parametrize("unify", ["max", "mean", "none"])
@@ -108,7 +108,7 @@ def test_all_variants_work_together_and_leave_one_record_a_restart(tiny, unify, 
 
 def test_the_function_keeps_its_signal_on_the_product(tiny):
     torch.manual_seed(0)
-    method = AcLora(AcLoraConfig(restart_every=1, max_rank=6, restart_on="product", threshold=0.9))
+    method = make_method("aclora", restart_every=1, max_rank=6, restart_on="product", threshold=0.9)
     rng = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for p in method.attach(tiny.unet):
@@ -123,10 +123,10 @@ def test_the_function_keeps_its_signal_on_the_product(tiny):
 
 
 def test_p_is_fixed_or_capped(tiny_folder):
-    from aclora.models.stable_diffusion import ModelConfig, load_pipeline
+    from aclora.models.stable_diffusion import load_pipeline
 
     def of(**knobs):
-        pipe = load_pipeline(ModelConfig(name=str(tiny_folder), watch=str(tiny_folder)))
+        pipe = load_pipeline(model_config(tiny_folder))
         _, _, records, (_, report) = run(pipe, **knobs)
         return [r["p"] for r in records], report["p"]
 
@@ -156,7 +156,7 @@ def test_p_is_fixed_or_capped(tiny_folder):
 )
 def test_what_makes_no_sense_is_refused_in_one_line(knobs, said):
     with pytest.raises(InputError) as error:
-        AcLoraConfig(**knobs)
+        section("aclora", AcLoraConfig, **{"max_rank": 16} | knobs)
     assert str(error.value).startswith(said)
     assert "\n" not in str(error.value)
 
@@ -164,7 +164,7 @@ def test_what_makes_no_sense_is_refused_in_one_line(knobs, said):
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("on", ["factors", "product"])
 def test_weights_that_are_no_numbers_stop_with_layer_and_epoch(tiny, value, on):
-    method = AcLora(AcLoraConfig(restart_every=1, max_rank=4, restart_on=on))
+    method = make_method("aclora", restart_every=1, max_rank=4, restart_on=on)
     parameters = method.attach(tiny.unet)
     with torch.no_grad():
         parameters[3][0, 0] = value

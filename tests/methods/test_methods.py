@@ -11,16 +11,12 @@ from aclora.core.method import EpochEnd, method_named
 from aclora.lora.export import save_diffusers, save_tuner
 from aclora.lora.tuner import TARGETS
 from aclora.models.sampling import load_adapter
-
-
-def method(name, **knobs):
-    module = method_named(name)
-    return module(module.config_type(**knobs))
+from tests.conftest import make_method, model_config
 
 
 def attach(tiny, name="aclora", seed=0, **knobs):
     torch.manual_seed(seed)
-    made = method(name, **knobs)
+    made = make_method(name, **knobs)
     parameters = made.attach(tiny.unet)
     return made, parameters
 
@@ -88,7 +84,7 @@ def test_every_parameter_matters_and_the_base_stays(tiny, name):
 
 @pytest.mark.parametrize("name", RANKS)
 def test_what_is_saved_is_what_was_trained(tiny, tiny_folder, tmp_path, name):
-    from aclora.models.stable_diffusion import ModelConfig, load_pipeline
+    from aclora.models.stable_diffusion import load_pipeline
 
     made, parameters = attach(tiny, name, **knobs_of(name, 3))
     disturb(parameters)
@@ -98,7 +94,7 @@ def test_what_is_saved_is_what_was_trained(tiny, tiny_folder, tmp_path, name):
     else:
         place = tmp_path
         save_tuner(place, *made.weights(), {"trigger": "zxq style"})
-    other = load_pipeline(ModelConfig(name=str(tiny_folder), watch=str(tiny_folder)))
+    other = load_pipeline(model_config(tiny_folder))
     before = predict(other)
     load_adapter(other, place)
     assert not torch.allclose(predict(other), before, atol=1e-3)
@@ -164,21 +160,21 @@ def test_adalora_spends_its_budget_of_rank(tiny):
 
 
 def test_adaloras_penalty_keeps_factors_orthogonal(tiny, tiny_folder):
-    from aclora.models.stable_diffusion import ModelConfig, load_pipeline
+    from aclora.models.stable_diffusion import load_pipeline
 
     def off(made):
-        made.config.__dict__["orth_reg_weight"] = 1.0
+        made.config = made.config.model_copy(update={"orth_reg_weight": 1.0})
         return made.penalty().item()
 
-    other = load_pipeline(ModelConfig(name=str(tiny_folder), watch=str(tiny_folder)))
+    other = load_pipeline(model_config(tiny_folder))
     assert off(trained(tiny, orth_reg_weight=1.0)) < off(trained(other, orth_reg_weight=0.0))
 
 
 @pytest.mark.parametrize("knob", [{"warmup": 0.6}, {"final": 0.1}])
 def test_adaloras_schedule_matters(tiny, tiny_folder, knob):
-    from aclora.models.stable_diffusion import ModelConfig, load_pipeline
+    from aclora.models.stable_diffusion import load_pipeline
 
-    other = load_pipeline(ModelConfig(name=str(tiny_folder), watch=str(tiny_folder)))
+    other = load_pipeline(model_config(tiny_folder))
     one, changed = (m.factors() for m in (trained(tiny), trained(other, **knob)))
     assert any(not torch.equal(one[n][0], changed[n][0]) for n in one)
 
@@ -295,7 +291,7 @@ def test_a_run_without_a_restart_still_has_its_threshold(tiny):
 
 
 def test_a_saved_adapter_loads_into_diffusers_as_it_was(tiny, tiny_folder, tmp_path):
-    from aclora.models.stable_diffusion import ModelConfig, load_pipeline
+    from aclora.models.stable_diffusion import load_pipeline
 
     made, parameters = attach(tiny, "lora", rank=3)
     disturb(parameters)
@@ -304,7 +300,7 @@ def test_a_saved_adapter_loads_into_diffusers_as_it_was(tiny, tiny_folder, tmp_p
         lambda pipe: load_adapter(pipe, tmp_path / "pytorch_lora_weights.safetensors"),
         lambda pipe: pipe.load_lora_weights(tmp_path),
     ):
-        other = load_pipeline(ModelConfig(name=str(tiny_folder), watch=str(tiny_folder)))
+        other = load_pipeline(model_config(tiny_folder))
         load(other)
         assert torch.equal(predict(other), predict(tiny))
     with safe_open(tmp_path / "pytorch_lora_weights.safetensors", "pt") as file:
@@ -325,7 +321,7 @@ def test_the_same_adapter_is_the_same_file(tmp_path):
 
 
 def test_mixed_ranks_load_at_their_own_scale(tiny, tiny_folder, tmp_path):
-    from aclora.models.stable_diffusion import ModelConfig, load_pipeline
+    from aclora.models.stable_diffusion import load_pipeline
 
     made, parameters = attach(tiny, max_rank=6, restart_every=1, signal_rank="per_layer")
     disturb(parameters)
@@ -335,7 +331,7 @@ def test_mixed_ranks_load_at_their_own_scale(tiny, tiny_folder, tmp_path):
     cut, report = made.signal()
     assert len(set(report["rank"].values())) > 1
     save_diffusers(tmp_path / "signal.safetensors", cut, {})
-    other = load_pipeline(ModelConfig(name=str(tiny_folder), watch=str(tiny_folder)))
+    other = load_pipeline(model_config(tiny_folder))
     load_adapter(other, tmp_path / "signal.safetensors")
     for name, (a, b) in cut.items():
         layer = other.unet.get_submodule(name)

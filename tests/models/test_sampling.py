@@ -5,12 +5,13 @@ from PIL import Image
 
 from aclora.core.errors import InputError
 from aclora.models.sampling import GenerateConfig, contact_sheet, nearest, read_prompts, sample
+from tests.conftest import section
 
 PROMPTS = ["a red house", "a blue boat", "a white cat"]
 
 
 def make(pipe, prompts=PROMPTS, seeds=(1, 2, 3), **knobs):
-    config = GenerateConfig(prompts="", num_inference_steps=2, **knobs)
+    config = section("generate", GenerateConfig, **{"num_inference_steps": 2} | knobs)
     return [p.tobytes() for p in sample(pipe, list(prompts), list(seeds), config, 16)]
 
 
@@ -27,8 +28,7 @@ def test_batches_change_nothing_that_is_seen(tiny):
 
 @pytest.mark.parametrize("change", [{"guidance_scale": 1.0}, {"num_inference_steps": 3}], ids=lambda c: next(iter(c)))
 def test_knobs_matter(tiny, change):
-    config = GenerateConfig(prompts="", **({"num_inference_steps": 2} | change))
-    assert [p.tobytes() for p in sample(tiny, PROMPTS, [1, 2, 3], config, 16)] != make(tiny)
+    assert make(tiny, **change) != make(tiny)
 
 
 def test_prompts_are_lines(tmp_path):

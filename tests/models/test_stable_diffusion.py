@@ -6,7 +6,6 @@ from PIL import Image
 
 from aclora.core.errors import InputError
 from aclora.models.stable_diffusion import (
-    ModelConfig,
     encode_pictures,
     encode_prompts,
     load_pipeline,
@@ -14,6 +13,7 @@ from aclora.models.stable_diffusion import (
     predict,
     square,
 )
+from tests.conftest import make_method, model_config, section
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def tiny_xl(tmp_path_factory):
 @pytest.fixture(params=["tiny_folder", "tiny_xl"])
 def pipe(request):
     folder = str(request.getfixturevalue(request.param))
-    return load_pipeline(ModelConfig(name=folder, watch=folder))
+    return load_pipeline(model_config(folder))
 
 
 def test_nothing_of_the_base_trains(pipe):
@@ -111,25 +111,23 @@ def test_the_unet_predicts_under_the_encoded_prompts(pipe):
 def test_aclora_trains_and_its_file_loads(pipe, tmp_path):
     from accelerate import Accelerator
 
-    from aclora.core.method import method_named
     from aclora.lora.export import save_diffusers
     from aclora.models.sampling import GenerateConfig, load_adapter, sample
     from aclora.models.stable_diffusion import training_scheduler
     from aclora.training.loop import Diffusion, Encoded, TrainConfig, fit
 
-    module = method_named("aclora")
-    method = module(module.config_type(max_rank=4, restart_every=1))
+    method = make_method("aclora", max_rank=4, restart_every=1)
     mean, std = encode_pictures(pipe, [Image.new("RGB", (16, 16), c) for c in ("red", "blue")], 16)
     data = Encoded(mean, std, encode_prompts(pipe, ["red", "blue"], 16))
     diffusion = Diffusion(pipe.unet, training_scheduler(pipe), predict)
     parameters = method.attach(pipe.unet)
-    config = TrainConfig(epochs=2, batch_size=2, learning_rate=1e-2)
+    config = section("train", TrainConfig, epochs=2, batch_size=2, learning_rate=1e-2)
     records = list(fit(diffusion, data, method, parameters, config, Accelerator(cpu=True)))
     assert [r["event"] for r in records] == ["epoch", "restart", "epoch"]
-    generate = GenerateConfig(prompts="", num_inference_steps=2)
+    generate = section("generate", GenerateConfig, num_inference_steps=2)
     trained = next(sample(pipe, ["red"], [1], generate, 16))
     save_diffusers(tmp_path / "adapter.safetensors", method.factors(), {})
-    other = load_pipeline(ModelConfig(name=pipe.config._name_or_path, watch=pipe.config._name_or_path))
+    other = load_pipeline(model_config(pipe.config._name_or_path))
     plain = next(sample(other, ["red"], [1], generate, 16))
     load_adapter(other, tmp_path / "adapter.safetensors")
     loaded = next(sample(other, ["red"], [1], generate, 16))
@@ -139,7 +137,7 @@ def test_aclora_trains_and_its_file_loads(pipe, tmp_path):
 
 def test_a_folder_that_holds_no_model_is_named(tmp_path):
     with pytest.raises(InputError, match=r"model.name = .* cannot be loaded"):
-        load_pipeline(ModelConfig(name=str(tmp_path), watch=str(tmp_path)))
+        load_pipeline(model_config(tmp_path))
 
 
 def test_the_central_square_is_kept():

@@ -20,7 +20,7 @@ if OUT and STAGE:
             path = os.path.abspath(os.fsdecode(args[0]))
             if path.startswith(here + os.sep) and not writes:
                 opened.add(os.path.relpath(path, here))
-        elif event == "aclora.core.params":
+        elif event == "aclora.params":
             asked.add(args[0])
 
     def write():

@@ -1,6 +1,5 @@
 """A training that is stopped and goes on ends as one that never stopped; a checkpoint is whole or absent."""
 
-import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -11,11 +10,11 @@ from accelerate import Accelerator
 
 from aclora.core.errors import InputError
 from aclora.core.files import part_of
-from aclora.core.method import method_named
 from aclora.models import stable_diffusion as backbone
 from aclora.training.checkpoints import Checkpoints, CheckpointsConfig
 from aclora.training.loop import Diffusion, fit
-from tests.training.test_loop import SHORT, fresh, style  # noqa: F401, a fixture
+from tests.conftest import make_method, section
+from tests.training.test_loop import fresh, short, style  # noqa: F401, a fixture
 
 EPOCHS = 6
 KNOBS = {"aclora": {"max_rank": 4, "restart_every": 2}, "adalora": {"init_r": 4, "target_r": 2, "warmup": 0.0}}
@@ -24,11 +23,10 @@ KNOBS = {"aclora": {"max_rank": 4, "restart_every": 2}, "adalora": {"init_r": 4,
 def train(pipe, kept, name, until=EPOCHS, **more):
     """Train up to an epoch of EPOCHS, as if stopped then; the method."""
     torch.manual_seed(0)
-    module = method_named(name)
-    method = module(module.config_type(**KNOBS.get(name, {})))
+    method = make_method(name, **KNOBS.get(name, {}))
     parameters = method.attach(pipe.unet)
     diffusion = Diffusion(pipe.unet, backbone.training_scheduler(pipe), backbone.predict)
-    config = dataclasses.replace(SHORT, epochs=EPOCHS, **more)
+    config = short(epochs=EPOCHS, **more)
     records = fit(diffusion, style(), method, parameters, config, Accelerator(cpu=True), checkpoints=kept)
     for record in records:
         if record["epoch"] > until:
@@ -38,7 +36,7 @@ def train(pipe, kept, name, until=EPOCHS, **more):
 
 
 def keep(folder, every=1, machine="here"):
-    return Checkpoints(folder, CheckpointsConfig(every=every), machine).load()
+    return Checkpoints(folder, section("checkpoints", CheckpointsConfig, every=every), machine).load()
 
 
 @pytest.mark.parametrize("name", ["aclora", "lora", "trilora", "dora", "adalora", "loha", "lokr"])
@@ -64,7 +62,7 @@ def test_two_are_kept_and_the_interval_is_obeyed(fresh, tmp_path):  # noqa: F811
     keep(tmp_path).clear()
     assert [f.name for f in tmp_path.iterdir()] == ["history.jsonl"]
     with pytest.raises(InputError, match="every = 0: must be at least 1 epoch"):
-        CheckpointsConfig(every=0)
+        section("checkpoints", CheckpointsConfig, every=0)
 
 
 def test_a_broken_checkpoint_is_passed_over_for_the_one_before(fresh, tmp_path, capsys):  # noqa: F811
@@ -92,7 +90,7 @@ def test_a_full_disk_leaves_the_older_checkpoint_and_the_training_goes_on(fresh,
     train(fresh(), keep(folder), "aclora", 3)
     older = {f.name: f.read_bytes() for f in folder.glob("*.safetensors")}
     expected = train(fresh(), keep(tmp_path / "room"), "aclora")
-    full = Full(folder, CheckpointsConfig(every=1), "here").load()
+    full = Full(folder, section("checkpoints", CheckpointsConfig, every=1), "here").load()
     got = train(fresh(), full, "aclora")
     said = capsys.readouterr().err
     assert said.count("not written (No space left on device): free space") == 1

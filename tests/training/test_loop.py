@@ -1,17 +1,18 @@
 """The loop on a tiny UNet: repeatable, steered by every knob, and stopped by a loss that is no number."""
 
-import dataclasses
-
 import pytest
 import torch
 from accelerate import Accelerator
 
 from aclora.core.errors import InputError
-from aclora.core.method import method_named
 from aclora.models import stable_diffusion as backbone
 from aclora.training.loop import Diffusion, Encoded, TrainConfig, fit
+from tests.conftest import make_method, model_config, section
 
-SHORT = TrainConfig(epochs=3, batch_size=2, learning_rate=1e-2)
+
+def short(**knobs):
+    """The section `train` of a short training."""
+    return section("train", TrainConfig, **{"epochs": 3, "batch_size": 2, "learning_rate": 1e-2} | knobs)
 
 
 def style(n=5, seed=0):
@@ -20,16 +21,14 @@ def style(n=5, seed=0):
     return Encoded(mean, torch.full_like(mean, 0.1), {"prompt_embeds": text})
 
 
-def train(pipe, config=SHORT, name="aclora", data=None, **knobs):
+def train(pipe, config=None, name="aclora", data=None, **knobs):
     """(records, final factors, loss at fixed noise) of one run."""
     torch.manual_seed(0)
-    module = method_named(name)
-    knobs = knobs or {"max_rank": 4, "restart_every": 1}
-    method = module(module.config_type(**knobs))
+    method = make_method(name, **knobs or {"max_rank": 4, "restart_every": 1})
     data = data or style()
     parameters = method.attach(pipe.unet)
     diffusion = Diffusion(pipe.unet, backbone.training_scheduler(pipe), backbone.predict)
-    records = list(fit(diffusion, data, method, parameters, config, Accelerator(cpu=True)))
+    records = list(fit(diffusion, data, method, parameters, config or short(), Accelerator(cpu=True)))
     pipe.unet = diffusion.unet
     return records, [m.clone() for pair in method.factors().values() for m in pair], diffusion.fixed_loss(data)
 
@@ -37,7 +36,7 @@ def train(pipe, config=SHORT, name="aclora", data=None, **knobs):
 @pytest.fixture
 def fresh(tiny_folder):
     """A way to load the tiny pipeline again and again."""
-    return lambda: backbone.load_pipeline(backbone.ModelConfig(name=str(tiny_folder), watch=str(tiny_folder)))
+    return lambda: backbone.load_pipeline(model_config(tiny_folder))
 
 
 def test_two_runs_are_the_same_to_the_bit(fresh):
@@ -58,7 +57,7 @@ def test_records_come_in_order(fresh):
 
 
 def test_training_lowers_the_loss_it_is_measured_by(fresh):
-    config = dataclasses.replace(SHORT, epochs=12)
+    config = short(epochs=12)
     pipe = fresh()
     data = style()
     before = Diffusion(pipe.unet, backbone.training_scheduler(pipe), backbone.predict).fixed_loss(data)
@@ -80,11 +79,10 @@ def test_training_lowers_the_loss_it_is_measured_by(fresh):
     ids=lambda c: next(iter(c)),
 )
 def test_every_training_knob_matters(fresh, change):
-    config = dataclasses.replace(SHORT, **change)
+    config = short(**change)
     _, plain, _ = train(fresh())
     torch.manual_seed(0)
-    module = method_named("aclora")
-    method = module(module.config_type(max_rank=4, restart_every=1))
+    method = make_method("aclora", max_rank=4, restart_every=1)
     pipe = fresh()
     parameters = method.attach(pipe.unet)
     diffusion = Diffusion(pipe.unet, backbone.training_scheduler(pipe), backbone.predict)

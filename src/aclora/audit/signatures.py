@@ -1,28 +1,22 @@
 """What a training's history says of its health: the failure signatures, and the spectra behind them."""
 
 import itertools
-from dataclasses import dataclass
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from aclora.core.errors import require
+from aclora.core.config import Config
 from aclora.lora.spectra import gram_eig, product_svd
 
 
-@dataclass(frozen=True)
-class AuditConfig:
+class AuditConfig(Config):
     """The `audit` section of params.yaml: the bounds of the failure signatures."""
 
-    loss_rise: float = 1.5
-    no_op_below: float = 0.001
-    min_kept: float = 0.05
-    strict: bool = False
-
-    def __post_init__(self):
-        require(self.loss_rise > 1, "loss_rise", self.loss_rise, "above 1")
-        require(0 <= self.no_op_below < 1, "no_op_below", self.no_op_below, "between 0 and 1")
-        require(0 <= self.min_kept < 1, "min_kept", self.min_kept, "between 0 and 1")
+    loss_rise: float = Field(gt=1)
+    no_op_below: float = Field(ge=0, lt=1)
+    min_kept: float = Field(ge=0, lt=1)
+    strict: bool
 
 
 def audit(history: list[dict], layers: list[str], config: AuditConfig) -> dict:

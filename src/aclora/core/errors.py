@@ -1,4 +1,4 @@
-"""What is said to a user whose input cannot be used."""
+"""Errors about what a user wrote: one line each."""
 
 import difflib
 from collections.abc import Iterable
@@ -8,15 +8,15 @@ class InputError(ValueError):
     """A parameter or a file that cannot be used: one line that names it, its value and what to do."""
 
 
-def require(holds: bool, knob: str, value: object, bound: str) -> None:
-    """Raise `InputError` "knob = value: must be bound" unless `holds`."""
-    if not holds:
+def require(condition: bool, knob: str, value: object, bound: str) -> None:
+    """Raise `InputError` "knob = value: must be bound" unless `condition` holds."""
+    if not condition:
         raise InputError(f"{knob} = {value!r}: must be {bound}")
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The end of an error about an unknown word: the nearest known one, and all there are."""
+    """The end of an error about an unknown word: the closest known word, then all of them."""
     known = list(known)
-    near = difflib.get_close_matches(str(word), known, n=1, cutoff=0.5)
-    guess = f"did you mean {near[0]!r}? " if near else ""
+    closest = difflib.get_close_matches(str(word), known, n=1, cutoff=0.5)
+    guess = f"did you mean {closest[0]!r}? " if closest else ""
     return f"{guess}there are: {', '.join(known) or 'none'}"

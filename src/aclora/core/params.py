@@ -1,44 +1,75 @@
-"""The one reader of params.yaml: strict about names, types and ranges.
+"""The one reader of params.yaml, which is the only place of every knob's value.
 
-Each section belongs to a frozen dataclass that stands beside the code it steers; the ranges are
-checked there. Here a section becomes that dataclass, or an error that says what was meant.
+A section becomes the `Config` that stands beside the code that reads it, or an error says what was meant. Three names
+at the top are fixed in form: `method` is a word, `styles` has an entry for each style, and a method's section has the
+method's name. The section of a method from outside, `method: my_package.my_method`, is nested by the same dots, because
+DVC looks it up so (`params: ["${method}"]` in dvc.yaml):
+
+    method: my_package.my_method
+    my_package:
+      my_method:
+        rank: 4
 """
 
-import dataclasses
+import contextlib
+import json
+import re
 import sys
-import types
-import typing
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
+from pydantic import field_validator
 
+from aclora.core import discovery
+from aclora.core.config import Config, MissingKnob
 from aclora.core.errors import InputError, did_you_mean
 
 FILE = Path("params.yaml")
-METHODS = ("aclora", "lora", "trilora", "dora", "adalora", "loha", "lokr", "base")
-SECTIONS = ("method", *METHODS, "styles", "data", "train", "checkpoints", "model", "captions", "audit", "generate")
-SECTIONS += ("evaluate",)
-T = TypeVar("T")
+SCHEMA = "params.schema.json"  # beside it, generated: python -m docs.generate
+SECTIONS = ("styles", "data", "captions", "model", "method", "train", "checkpoints", "audit", "generate", "evaluate")
+T = TypeVar("T", bound=Config)
 
 
-@dataclasses.dataclass(frozen=True)
-class StyleConfig:
-    """One entry under `styles`: where its pictures lie, its trigger words, what it is judged against."""
+class StyleConfig(Config):
+    """One entry under `styles`: the folder of its pictures, its trigger words, and what it is compared with."""
 
     pictures: str
     trigger: str
     reference: str
 
-    def __post_init__(self):
-        if not self.trigger.strip():
+    @field_validator("trigger")
+    @classmethod
+    def _has_words(cls, trigger: str) -> str:
+        if not trigger.strip():
             raise InputError("trigger is empty: give words that call the style, 'zxq style' for instance")
+        return trigger
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML with YAML 1.2's booleans and floats, as DVC reads them: a bare `no` is text, and 1e-4 is a number."""
+
+
+_BOOL, _FLOAT = "tag:yaml.org,2002:bool", "tag:yaml.org,2002:float"
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in (_BOOL, _FLOAT)]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(_BOOL, re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+_Loader.add_implicit_resolver(
+    _FLOAT,
+    re.compile(
+        r"^(?:[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+"
+        r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
+    ),
+    list("-+.0123456789"),
+)
 
 
 def load(section: str, into: type[T], file: Path | None = None) -> T:
-    """The section `section` ("train", "styles.watercolor") as the dataclass `into`.
+    """The section `section` ("train", "styles.watercolor") as the model `into`.
 
-    Raises `InputError` naming the knob, its value and its bound.
+    Raises `InputError` that names the knob, its value and its bound.
     """
     return build(into, _find(section, file), section, file or FILE)
 
@@ -51,8 +82,8 @@ def method(file: Path | None = None) -> str:
     return value
 
 
-def value(knob: str, file: Path | None = None) -> object:
-    """One knob ("train.epochs") as it stands in the file, its range unchecked."""
+def value(knob: str, file: Path | None = None) -> Any:
+    """A knob ("train.epochs") or a section as it stands in the file, unchecked."""
     return _find(knob, file)
 
 
@@ -62,47 +93,56 @@ def styles(file: Path | None = None) -> list[str]:
 
 
 def build(into: type[T], values: object, section: str, file: Path) -> T:
-    """A dataclass from a mapping, every value checked against its field's type."""
-    values = _mapping(values, section, file)
-    fields = {f.name: f for f in dataclasses.fields(into)}
-    for key in values:
-        if key not in fields:
-            raise InputError(f"{file}: {section}.{key} is unknown; {did_you_mean(key, fields)}")
-    for name, field in fields.items():
-        if name not in values and field.default is field.default_factory is dataclasses.MISSING:
-            raise InputError(f"{file}: {section}.{name} is missing")
-    hints = typing.get_type_hints(into)
-    kwargs = {k: _typed(v, hints[k], f"{file}: {section}.{k}") for k, v in values.items()}
+    """The model `into` of a mapping; its errors begin with the file and the section."""
+    values = {str(key): value for key, value in _mapping(values, section, file).items()}
     try:
-        return into(**kwargs)
+        return into(**values)
+    except MissingKnob as error:
+        question = _question(f"{section}.{error.knob}", file.with_name(SCHEMA))
+        text = f"{error.knob} is missing: {question}" if question else str(error)
+        raise InputError(f"{file}: {section}.{text}") from None
     except InputError as error:
         raise InputError(f"{file}: {section}.{error}") from None
 
 
-def _find(section: str, file: Path | None) -> Any:
-    sys.audit("aclora.core.params", section)  # lets a test compare what a stage reads with dvc.yaml
+def parse(text: str) -> Any:
+    """A value or a whole document in YAML, as params.yaml is read."""
+    return yaml.load(text, _Loader)
+
+
+def read(file: Path | None = None) -> dict[str, Any]:
+    """The whole file, unchecked but for its names at the top. Raises `InputError`."""
     file = file or FILE
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+        values = parse(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{file} is missing: run from the project's folder") from None
     except UnicodeDecodeError:
         raise InputError(f"{file} is not UTF-8: save it as UTF-8") from None
     except yaml.YAMLError as error:
         raise InputError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
-    known, path = SECTIONS, ""
-    for part in section.split("."):
-        values = _mapping(values, path or "the file", file)
-        for key in values:
-            if not path and key not in known:
-                raise InputError(f"{file}: {key} is unknown; {did_you_mean(key, known)}")
-        if part not in values:
-            raise InputError(f"{file}: {path}{part} is missing; {did_you_mean(part, values)}")
-        values, path = values[part], f"{path}{part}."
+    values = _mapping(values, "the file", file)
+    known = [*SECTIONS, *discovery.names("methods"), str(values.get("method")).partition(".")[0]]
+    for key in values:
+        if key not in known:
+            raise InputError(f"{file}: {key} is unknown; {did_you_mean(key, known[:-1])}")
     return values
 
 
-def _mapping(values, section, file):
+def _find(section: str, file: Path | None) -> Any:
+    sys.audit("aclora.params", section)  # lets a test compare what a stage reads with dvc.yaml
+    file = file or FILE
+    found: Any = read(file)
+    path = ""
+    for part in section.split("."):
+        found = _mapping(found, path.rstrip(".") or "the file", file)
+        if part not in found:
+            raise InputError(f"{file}: {path}{part} is missing; {did_you_mean(part, found)}")
+        found, path = found[part], f"{path}{part}."
+    return found
+
+
+def _mapping(values, section, file) -> dict:
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -110,42 +150,11 @@ def _mapping(values, section, file):
     return values
 
 
-def _typed(value, hint, where):
-    if typing.get_origin(hint) is typing.Literal:
-        options = typing.get_args(hint)
-        if value is False and "no" in options:
-            value = "no"  # YAML 1.1 takes a bare no for false, and `dvc exp run -S` writes it bare
-        if value not in options or isinstance(value, bool) != any(isinstance(o, bool) for o in options):
-            raise InputError(f"{where} = {value!r}: must be one of {', '.join(map(str, options))}")
-        return value
-    if typing.get_origin(hint) in (types.UnionType, typing.Union):  # the latter where a Literal is part of it
-        if value is None and type(None) in typing.get_args(hint):
-            return None
-        hint, *words = (a for a in typing.get_args(hint) if a is not type(None))
-        words = [w for word in words for w in typing.get_args(word)]
-        if value in words:
-            return value
-        try:
-            return _typed(value, hint, where)
-        except InputError as error:
-            raise InputError(" or ".join([str(error), *words])) from None
-    if typing.get_origin(hint) is tuple:
-        if not isinstance(value, list):
-            raise InputError(f"{where} = {value!r}: must be a list")
-        return tuple(_typed(v, typing.get_args(hint)[0], where) for v in value)
-    if hint is float:
-        return _number(value, where)
-    if type(value) is not hint:
-        names = {int: "a whole number", str: "a text", bool: "true or false"}
-        raise InputError(f"{where} = {value!r}: must be {names[hint]}")
-    return value
-
-
-def _number(value, where):
-    # YAML 1.1, which PyYAML reads, takes 1e-4 for a text.
-    try:
-        if isinstance(value, (int, float, str)) and not isinstance(value, bool):
-            return float(value)
-    except ValueError:
-        pass
-    raise InputError(f"{where} = {value!r}: must be a number")
+def _question(knob: str, schema: Path) -> str | None:
+    """What the schema beside params.yaml asks of a knob; None where there is no schema or it lacks the knob."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        node = json.loads(schema.read_text(encoding="utf-8"))
+        for part in knob.split("."):
+            node = node.get("properties", {}).get(part) or node["additionalProperties"]
+        return node["description"]
+    return None

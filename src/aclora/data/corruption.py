@@ -2,15 +2,16 @@
 poisoned pictures?"""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from PIL import Image
+from pydantic import Field, model_validator
 from torch import Tensor
 
+from aclora.core.config import Config, MustBe
 from aclora.core.errors import InputError, require
 from aclora.core.images import square, to_tensor
 
@@ -18,24 +19,21 @@ DRAWS = ("limit", "which", "captions", "foreign", "noise", "adversarial")  # eac
 STEPS = 20  # of the attack: on the miniature they reach 99 % of the distance that a hundred do
 
 
-@dataclass(frozen=True)
-class DataConfig:
+class DataConfig(Config):
     """The `data` section of params.yaml."""
 
-    limit: int | None = None
-    corrupt: Literal["none", "captions", "noise", "foreign", "adversarial"] = "none"
-    share: float = 0.25
-    strength: float = 16.0  # pixel values of 0…255: noise's standard deviation, the attack's bound
-    foreign: str | None = None
-    seed: int = 0
+    limit: Annotated[int | None, MustBe("at least 1 picture")] = Field(ge=1)
+    corrupt: Literal["none", "captions", "noise", "foreign", "adversarial"]
+    share: float = Field(ge=0, le=1)
+    strength: float = Field(ge=1, le=255)  # pixel values of 0…255: noise's standard deviation, the attack's bound
+    foreign: str | None
+    seed: int = Field(ge=0)
 
-    def __post_init__(self):
-        require(self.limit is None or self.limit >= 1, "limit", self.limit, "at least 1 picture")
-        require(0 <= self.share <= 1, "share", self.share, "between 0 and 1")
-        require(1 <= self.strength <= 255, "strength", self.strength, "between 1 and 255")
-        require(self.seed >= 0, "seed", self.seed, "0 or more")
+    @model_validator(mode="after")
+    def _check_rules(self):
         if self.corrupt == "foreign" and not (self.foreign and Path(self.foreign).is_dir()):
             raise InputError(f"foreign = {self.foreign!r}: must be a folder of captioned pictures of another style")
+        return self
 
 
 def limited(

@@ -3,44 +3,45 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from PIL import Image
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from aclora.core import params
-from aclora.core.errors import InputError, require
+from aclora.core.config import Config, MustBe
+from aclora.core.errors import InputError
 from aclora.encoders.contract import Encoder
 from aclora.metrics.contract import Context, Figure, PictureSet, Score, figures, figures_module
 from aclora.metrics.contract import scores as every_score
 from aclora.metrics.intervals import cluster_interval
 
 
-@dataclass(frozen=True)
-class EvaluateConfig:
+class EvaluateConfig(Config):
     """The `evaluate` section of params.yaml."""
 
+    fid: str | None
+    clip: str | None
+    dino: str | None
+    image_reward: str | None
+    judge: str | None
+    figures: tuple[str, ...] = Field(strict=False)  # YAML knows lists alone
+    watch_figures: str
     watch: str
-    fid: str | None = None
-    clip: str | None = None
-    dino: str | None = None
-    image_reward: str | None = None
-    judge: str | None = None
-    figures: tuple[str, ...] = ()
-    watch_figures: str = ""
-    reference: Literal["held_out", "training"] = "held_out"
-    held_out: int = 256
-    batch_size: int = 32
+    reference: Literal["held_out", "training"]
+    held_out: Annotated[int, MustBe("at least 2 pictures")] = Field(ge=2)
+    batch_size: int = Field(ge=1)
 
-    def __post_init__(self):
-        require(self.held_out >= 2, "held_out", self.held_out, "at least 2 pictures")
-        require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
+    @model_validator(mode="after")
+    def _check_rules(self):
         for knob in ("fid", "clip", "dino", "image_reward", "judge"):
             name = getattr(self, knob)
             if name and Path(name).exists() and not Path(name).is_relative_to(self.watch):
                 raise InputError(
                     f"watch = {self.watch!r}: must be a folder that holds {knob} = {name}, or DVC misses its changes"
                 )
+        return self
 
 
 def encoders_of(config: EvaluateConfig, known: dict[str, Figure], cache: Path, device: str) -> dict[str, Encoder]:

@@ -3,52 +3,48 @@
 The last threshold tells how much of the adapter is signal; it is cut down to that at the end.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field, model_validator
 
+from aclora.core.config import Config, MustBe
 from aclora.core.errors import InputError, require
 from aclora.lora.restart import carry_moments, restart, threshold
 from aclora.lora.spectra import product_svd, rank_for_energy, truncate
 from aclora.lora.tuner import LoraTuner
 
 
-@dataclass(frozen=True)
-class AcLoraConfig:
+class AcLoraConfig(Config):
     """The `aclora` section of params.yaml."""
 
-    restart_every: int = 10
-    alpha: float = 1.0
-    max_rank: int = 16
-    restart_on: Literal["factors", "product"] = "factors"
-    noise: Literal["gaussian", "zero", "structured"] = "gaussian"
-    refill: Literal["init", "noise"] = "init"
-    threshold: float | Literal["dynamic"] = "dynamic"
-    threshold_max: float = 1.0
-    unify: Literal["max", "mean", "none"] = "max"
-    min_index: int = 1
-    max_index: int | None = None
-    optimizer_state: Literal["keep", "reset", "project"] = "keep"
-    signal_rank: Literal["energy", "unified", "per_layer"] = "energy"
+    restart_every: Annotated[int, MustBe("at least 1 epoch")] = Field(ge=1)
+    alpha: float = Field(gt=0)
+    max_rank: Annotated[int, MustBe("at least 2, or nothing could be noise")] = Field(ge=2)
+    restart_on: Literal["factors", "product"]
+    noise: Literal["gaussian", "zero", "structured"]
+    refill: Literal["init", "noise"]
+    threshold: Annotated[float, Field(gt=0, lt=1)] | Literal["dynamic"]
+    threshold_max: float = Field(gt=0, le=1)
+    unify: Literal["max", "mean", "none"]
+    min_index: int = Field(json_schema_extra={"minimum": 1})  # its error also names max_rank
+    max_index: int | None = Field(ge=1)
+    optimizer_state: Literal["keep", "reset", "project"]
+    signal_rank: Literal["energy", "unified", "per_layer"]
 
-    def __post_init__(self):
-        require(self.restart_every >= 1, "restart_every", self.restart_every, "at least 1 epoch")
-        require(self.alpha > 0, "alpha", self.alpha, "above 0")
-        require(self.max_rank >= 2, "max_rank", self.max_rank, "at least 2, or nothing could be noise")
-        fixed = self.threshold != "dynamic"
-        require(not fixed or 0 < self.threshold < 1, "threshold", self.threshold, "between 0 and 1, or dynamic")
-        require(0 < self.threshold_max <= 1, "threshold_max", self.threshold_max, "above 0 and at most 1")
+    @model_validator(mode="after")
+    def _check_rules(self):
         least, most = self.min_index, self.max_index
         below = f"at least 1 and below max_rank = {self.max_rank}, or nothing could be noise"
         require(1 <= least < self.max_rank, "min_index", least, below)
         require(most is None or most >= least, "max_index", most, f"at least min_index = {least}, or null")
         if self.restart_on == "factors":
-            why = "init where restart_on = 'factors' (noise says what is put in there), or set restart_on: product"
+            why = "init where restart_on = 'factors' (there `noise` is the knob), or set restart_on: product"
             require(self.refill == "init", "refill", self.refill, why)
         else:
-            why = "gaussian where restart_on = 'product' (refill says what is put in there), or set restart_on: factors"
+            why = "gaussian where restart_on = 'product' (there `refill` is the knob), or set restart_on: factors"
             require(self.noise == "gaussian", "noise", self.noise, why)
+        return self
 
 
 class AcLora(LoraTuner):

@@ -1,32 +1,28 @@
 """AdaLoRA (arXiv 2303.10512): singular triplets whose importance decides how much rank each layer keeps. PEFT's."""
 
-import dataclasses
-
 import torch
+from pydantic import Field, model_validator
 
+from aclora.core.config import Config
 from aclora.core.errors import require
 from aclora.lora.tuner import TARGETS, PeftTuner
 
 
-@dataclasses.dataclass(frozen=True)
-class AdaLoraConfig:
+class AdaLoraConfig(Config):
     """The `adalora` section of params.yaml."""
 
-    init_r: int = 12
-    target_r: int = 8
-    warmup: float = 0.1
-    final: float = 0.3
-    orth_reg_weight: float = 0.5
+    init_r: int = Field(ge=1)
+    target_r: int = Field(ge=1)
+    warmup: float = Field(ge=0, lt=1)
+    final: float = Field(ge=0, lt=1)
+    orth_reg_weight: float = Field(ge=0)
 
-    def __post_init__(self):
-        require(self.init_r >= 1, "init_r", self.init_r, "at least 1")
-        require(1 <= self.target_r <= self.init_r, "target_r", self.target_r, f"1 … init_r ({self.init_r})")
-        require(self.warmup >= 0, "warmup", self.warmup, "0 or more")
-        require(self.final >= 0, "final", self.final, "0 or more")
-        require(
-            self.warmup + self.final < 1, "warmup + final", self.warmup + self.final, "below 1: shares of all steps"
-        )
-        require(self.orth_reg_weight >= 0, "orth_reg_weight", self.orth_reg_weight, "0 or more")
+    @model_validator(mode="after")
+    def _check_rules(self):
+        require(self.target_r <= self.init_r, "target_r", self.target_r, f"at most init_r = {self.init_r}")
+        shares = self.warmup + self.final
+        require(shares < 1, "warmup + final", shares, "below 1: both are shares of all steps")
+        return self
 
 
 class AdaLora(PeftTuner):

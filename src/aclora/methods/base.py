@@ -1,12 +1,10 @@
 """No adapter: the base model as it is, the yardstick of every other method."""
 
-from dataclasses import dataclass
-
+from aclora.core.config import Config
 from aclora.core.method import Method
 
 
-@dataclass(frozen=True)
-class BaseConfig:
+class BaseConfig(Config):
     """Nothing to choose."""
 
 

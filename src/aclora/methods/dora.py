@@ -1,19 +1,15 @@
 """DoRA (arXiv 2402.09353): LoRA for the direction of each weight's columns, and a magnitude of their own. PEFT's."""
 
-import dataclasses
+from pydantic import Field
 
-from aclora.core.errors import require
+from aclora.core.config import Config
 from aclora.lora.tuner import TARGETS, PeftTuner
 
 
-@dataclasses.dataclass(frozen=True)
-class DoraConfig:
+class DoraConfig(Config):
     """The `dora` section of params.yaml."""
 
-    rank: int = 4
-
-    def __post_init__(self):
-        require(self.rank >= 1, "rank", self.rank, "at least 1")
+    rank: int = Field(ge=1)
 
 
 class Dora(PeftTuner):

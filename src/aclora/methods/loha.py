@@ -1,19 +1,15 @@
 """LoHa (arXiv 2108.06098): ΔW as the elementwise product of two products of factors, of rank up to r². PEFT's."""
 
-import dataclasses
+from pydantic import Field
 
-from aclora.core.errors import require
+from aclora.core.config import Config
 from aclora.lora.tuner import TARGETS, PeftTuner
 
 
-@dataclasses.dataclass(frozen=True)
-class LoHaConfig:
+class LoHaConfig(Config):
     """The `loha` section of params.yaml."""
 
-    rank: int = 4
-
-    def __post_init__(self):
-        require(self.rank >= 1, "rank", self.rank, "at least 1")
+    rank: int = Field(ge=1)
 
 
 class LoHa(PeftTuner):

@@ -1,19 +1,15 @@
 """LoKr (LyCORIS, arXiv 2309.14859): ΔW as a Kronecker product, its larger part of low rank. PEFT's."""
 
-import dataclasses
+from pydantic import Field
 
-from aclora.core.errors import require
+from aclora.core.config import Config
 from aclora.lora.tuner import TARGETS, PeftTuner
 
 
-@dataclasses.dataclass(frozen=True)
-class LoKrConfig:
+class LoKrConfig(Config):
     """The `lokr` section of params.yaml."""
 
-    rank: int = 4
-
-    def __post_init__(self):
-        require(self.rank >= 1, "rank", self.rank, "at least 1")
+    rank: int = Field(ge=1)
 
 
 class LoKr(PeftTuner):

@@ -1,19 +1,15 @@
 """Plain LoRA at a fixed rank (Hu et al., arXiv 2106.09685): the rival that needs its rank guessed."""
 
-from dataclasses import dataclass
+from pydantic import Field
 
-from aclora.core.errors import require
+from aclora.core.config import Config
 from aclora.lora.tuner import LoraTuner
 
 
-@dataclass(frozen=True)
-class LoraConfig:
+class LoraConfig(Config):
     """The `lora` section of params.yaml."""
 
-    rank: int = 4
-
-    def __post_init__(self):
-        require(self.rank >= 1, "rank", self.rank, "at least 1")
+    rank: int = Field(ge=1)
 
 
 class Lora(LoraTuner):

@@ -3,25 +3,20 @@
 With PyTorch's W (out × in): Uᵀ (r × in) is here lora_A, V (out × r) lora_B, Σ `sigma` (r,).
 """
 
-import dataclasses
-
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
-from aclora.core.errors import require
+from aclora.core.config import Config
 from aclora.core.method import Method
 from aclora.lora.tuner import TARGETS, check_rank
 
 
-@dataclasses.dataclass(frozen=True)
-class TriLoraConfig:
+class TriLoraConfig(Config):
     """The `trilora` section of params.yaml."""
 
-    rank: int = 4
-
-    def __post_init__(self):
-        require(self.rank >= 1, "rank", self.rank, "at least 1")
+    rank: int = Field(ge=1)
 
 
 class TriLinear(nn.Module):

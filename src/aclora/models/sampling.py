@@ -1,39 +1,30 @@
 """Prompts × seeds → pictures, and the sheet that shows them."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
+from pydantic import Field
 from safetensors.torch import load_file
 
-from aclora.core.errors import InputError, require
+from aclora.core.config import Config
+from aclora.core.errors import InputError
 
 
-@dataclass(frozen=True)
-class GenerateConfig:
+class GenerateConfig(Config):
     """The `generate` section of params.yaml."""
 
     prompts: str
-    images_per_prompt: int = 2
-    without_trigger: int = 1
-    seed: int = 30
-    num_inference_steps: int = 20
-    guidance_scale: float = 7.5
-    batch_size: int = 16
-    adapter: Literal["trained", "signal"] = "trained"
-    sheet_rows: int = 8
-
-    def __post_init__(self):
-        require(self.images_per_prompt >= 1, "images_per_prompt", self.images_per_prompt, "at least 1")
-        require(self.without_trigger >= 0, "without_trigger", self.without_trigger, "0 or more")
-        require(self.seed >= 0, "seed", self.seed, "0 or more")
-        require(self.num_inference_steps >= 1, "num_inference_steps", self.num_inference_steps, "at least 1")
-        require(self.guidance_scale >= 0, "guidance_scale", self.guidance_scale, "0 or more")
-        require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
-        require(self.sheet_rows >= 1, "sheet_rows", self.sheet_rows, "at least 1")
+    images_per_prompt: int = Field(ge=1)
+    without_trigger: int = Field(ge=0)
+    seed: int = Field(ge=0)
+    num_inference_steps: int = Field(ge=1)
+    guidance_scale: float = Field(ge=0)
+    batch_size: int = Field(ge=1)
+    adapter: Literal["trained", "signal"]
+    sheet_rows: int = Field(ge=1)
 
 
 def read_prompts(file: Path) -> list[str]:

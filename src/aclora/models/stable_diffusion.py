@@ -3,28 +3,29 @@
 Stable Diffusion 1.x, 2.x and XL, from a folder or the hub; the miniature is one of them.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from PIL import Image
+from pydantic import model_validator
 from torch import Tensor
 
+from aclora.core.config import Config
 from aclora.core.errors import InputError
 from aclora.core.hub import quieten
 from aclora.core.images import square, to_tensor
 
 
-@dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(Config):
     """The `model` section of params.yaml."""
 
     name: str
+    revision: str | None
     watch: str
-    revision: str | None = None
-    family: str = "stable_diffusion"
+    family: str
 
-    def __post_init__(self):
+    @model_validator(mode="after")
+    def _check_rules(self):
         if Path(self.name).is_dir():
             if Path(self.watch) != Path(self.name):
                 raise InputError(
@@ -34,6 +35,7 @@ class ModelConfig:
             raise InputError(f"name = {self.name!r}: no such folder, and not a hub name (owner/model)")
         elif self.revision is None:
             raise InputError(f"revision is missing: give the commit of {self.name} that is meant; a branch can move")
+        return self
 
 
 def load_pipeline(model: ModelConfig):

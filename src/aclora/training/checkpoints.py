@@ -7,15 +7,16 @@ writes here changes none of its outs.
 import contextlib
 import json
 import sys
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from aclora.core.errors import require
+from aclora.core.config import Config, MustBe
 from aclora.core.files import remove_parts, write_whole
 
 FOLDER = Path(".cache/training")
@@ -23,14 +24,10 @@ KEPT = 2
 VALUES = "values"  # a record's tensor; the rest of it is JSON
 
 
-@dataclass(frozen=True)
-class CheckpointsConfig:
+class CheckpointsConfig(Config):
     """The `checkpoints` section of params.yaml."""
 
-    every: int = 10
-
-    def __post_init__(self):
-        require(self.every >= 1, "every", self.every, "at least 1 epoch")
+    every: Annotated[int, MustBe("at least 1 epoch")] = Field(ge=1)
 
 
 class Checkpoints:

@@ -5,47 +5,42 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Annotated, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field, model_validator
 from torch import Tensor
 
+from aclora.core.config import Config, MustBe
 from aclora.core.errors import InputError, require
 from aclora.core.method import EpochEnd, Method
 
 
-@dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(Config):
     """The `train` section of params.yaml."""
 
-    epochs: int = 100
-    batch_size: int = 4
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.01
-    max_grad_norm: float = 1.0
-    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
-    resolution: int | None = None
-    seed: int = 0
-    feature_loss: float = 0.0
-    feature_encoder: str = ""
-    feature_network: str = "dino"
-    watch: str = ""
+    epochs: int = Field(ge=1)
+    batch_size: Annotated[int, MustBe("at least 1 picture")] = Field(ge=1)
+    learning_rate: float = Field(gt=0, lt=1)
+    weight_decay: float = Field(ge=0)
+    max_grad_norm: float = Field(gt=0)
+    mixed_precision: Literal["no", "bf16", "fp16"]
+    resolution: Annotated[int | None, MustBe("at least 8 pixels")] = Field(ge=8)
+    seed: int = Field(ge=0)
+    feature_loss: float = Field(ge=0)
+    feature_encoder: str
+    feature_network: str
+    watch: str
 
-    def __post_init__(self):
-        require(self.feature_loss >= 0, "feature_loss", self.feature_loss, "0 or more")
+    @model_validator(mode="after")
+    def _check_rules(self):
         if Path(self.feature_encoder).is_dir() and Path(self.feature_encoder) != Path(self.watch):
             raise InputError(
                 f"watch = {self.watch!r}: must be the feature encoder's folder, {self.feature_encoder}, or DVC would "
                 "miss changes in it"
             )
-        require(self.epochs >= 1, "epochs", self.epochs, "at least 1")
-        require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1 picture")
-        require(0 < self.learning_rate < 1, "learning_rate", self.learning_rate, "between 0 and 1")
-        require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
-        require(self.max_grad_norm > 0, "max_grad_norm", self.max_grad_norm, "above 0")
-        require(self.resolution is None or self.resolution >= 8, "resolution", self.resolution, "at least 8 pixels")
-        require(self.seed >= 0, "seed", self.seed, "0 or more")
+        return self
 
 
 @dataclass(frozen=True)
