@@ -1,0 +1,141 @@
+"""Writes what is generated from params.yaml and the code that reads it; a test holds both files current.
+
+    python -m docs.generate
+
+params.schema.json lets editors complete and check params.yaml; docs/reference/knobs.md lists every knob.
+"""
+
+import json
+import textwrap
+from pathlib import Path
+
+from aclora.cli.sections import SECTIONS, methods
+from aclora.core import discovery, params
+from aclora.core.config import Config, describe
+
+ROOT = Path(__file__).parents[1]
+SCHEMA = ROOT / params.SCHEMA
+KNOBS = ROOT / "docs/reference/knobs.md"
+
+
+def questions(text: str) -> dict[str, str]:
+    """The comment above each name of params.yaml by its dotted path ("train.epochs"), without the rulers (# ──)."""
+    out, path, comment = {}, [], []
+    for line in text.splitlines():
+        words = line.strip()
+        if words.startswith("#") and not words.startswith("# ──"):
+            comment.append(words[1:].strip())
+            continue
+        if words and not words.startswith("#"):
+            level = (len(line) - len(line.lstrip())) // 2
+            path = [*path[:level], words.partition(":")[0]]
+            if comment:
+                out[".".join(path)] = " ".join(comment)
+        comment = []
+    return out
+
+
+def models() -> dict[str, type[Config]]:
+    """The model of every section in params.yaml by its dotted path, in the file's order; the first style's for all."""
+    known, values = SECTIONS | methods(), params.read(ROOT / params.FILE)
+    first = f"styles.{next(iter(values['styles']))}"
+    paths = {name: first if name == "styles" else name for name in values if name != "method"}
+    return {path: known.get(name, params.StyleConfig) for name, path in paths.items()}
+
+
+def schema() -> dict:
+    """The JSON schema of params.yaml: types, ranges and questions of every knob."""
+    asked = questions((ROOT / params.FILE).read_text(encoding="utf-8"))
+    known = discovery.names("methods")
+    properties, found = {}, models()
+    for name in params.read(ROOT / params.FILE):
+        if name == "method":
+            properties[name] = {"anyOf": [{"enum": known}, {"type": "string", "pattern": r"\."}]}
+        elif name == "styles":
+            style = next(path for path in found if path.startswith("styles."))
+            properties[name] = {"type": "object", "additionalProperties": section_schema(style, found[style], asked)}
+        else:
+            properties[name] = section_schema(name, found[name], asked)
+        properties[name] = {"description": asked[name], **properties[name]}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "params.yaml",
+        "type": "object",
+        "properties": properties,
+        "required": [name for name in properties if name not in known],
+        "additionalProperties": False,
+    }
+
+
+def section_schema(path: str, model: type[Config], asked: dict[str, str]) -> dict:
+    """The schema of one section, whose knobs carry their questions."""
+    own = model.model_json_schema()
+    knobs = {
+        name: {"description": asked[f"{path}.{name}"], **{k: v for k, v in knob.items() if k != "title"}}
+        for name, knob in own.get("properties", {}).items()
+    }
+    return {"type": "object", "properties": knobs, "required": list(knobs), "additionalProperties": False}
+
+
+def knobs() -> str:
+    """The reference of all knobs in Markdown: a list a section, in the order of params.yaml."""
+    asked = questions((ROOT / params.FILE).read_text(encoding="utf-8"))
+    lines = [
+        "# Knobs",
+        "",
+        *wrapped(
+            "Every knob of `params.yaml` with its value there, what it may be, and its question. The code has no "
+            "defaults: a knob that is missing or unknown is an error that names it."
+        ),
+        "",
+        "*Generated from `params.yaml` and the code that reads it: `python -m docs.generate`.*",
+        "",
+    ]
+    found = models()
+    for name in params.read(ROOT / params.FILE):
+        path = next(path for path in [*found, name] if path.partition(".")[0] == name)
+        heading = "styles.\\*" if name == "styles" else name
+        lines += [f"## {heading}", "", *wrapped(asked[name]), ""]
+        if name == "method":
+            lines += [*wrapped(f"`method: {params.method(ROOT / params.FILE)}`"), ""]
+            continue
+        values = params.value(path, ROOT / params.FILE) or {}
+        for knob, field in found[path].model_fields.items():
+            lines += wrapped(
+                f"- **`{knob}: {written(values[knob])}`** · {describe(field)}  ", asked[f"{path}.{knob}"], indent="  "
+            )
+        lines += [""] if found[path].model_fields else []
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def wrapped(*paragraphs: str, indent: str = "") -> list[str]:
+    """Lines of at most 120 characters; all but the first line are indented. Two spaces at an end break the line."""
+    out = []
+    for text in paragraphs:
+        first = indent if out else ""
+        lines = textwrap.wrap(text.rstrip(), 118, initial_indent=first, subsequent_indent=indent)
+        out += [*lines[:-1], lines[-1] + ("  " if text.endswith("  ") else "")]
+    return out
+
+
+def written(value) -> str:
+    """A value as params.yaml has it."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+# Every generated file and what makes its content; a page about the commands is one line more.
+FILES = {
+    SCHEMA: lambda: json.dumps(schema(), indent=2, ensure_ascii=False) + "\n",
+    KNOBS: knobs,
+}
+
+
+def main() -> None:
+    for file, content in FILES.items():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(content(), encoding="utf-8")
+        print(file.relative_to(ROOT))
+
+
+if __name__ == "__main__":
+    main()
