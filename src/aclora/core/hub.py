@@ -10,6 +10,18 @@ from torch import Tensor
 from aclora.core.errors import InputError
 
 
+def hub_name(knob: str, name: str, aid: str) -> tuple[str, str]:
+    """The repository ("owner/name") and the commit of a hub name, owner/name@commit. Raises `InputError`."""
+    repository, _, revision = name.partition("@")
+    if name.startswith((".", "/")) or repository.count("/") != 1:
+        raise InputError(f"{knob} = {name!r}: no such folder, and not a hub name (owner/name@commit); {aid}")
+    if not revision:
+        raise InputError(
+            f"{knob} = {name!r}: no such folder; of a hub name give the commit that is meant, {repository}@<commit>"
+        )
+    return repository, revision
+
+
 def locate(knob: str, name: str, aid: str) -> Path:
     """The folder (or file) that a knob names, fetched from the hub if it is no folder.
 
@@ -17,13 +29,7 @@ def locate(knob: str, name: str, aid: str) -> Path:
     """
     if Path(name).exists():
         return Path(name)
-    owner, _, revision = name.partition("@")
-    if name.startswith((".", "/")) or owner.count("/") != 1:
-        raise InputError(f"{knob} = {name!r}: no such folder, and not a hub name (owner/name@commit); {aid}")
-    if not revision:
-        raise InputError(
-            f"{knob} = {name!r}: no such folder; of a hub name give the commit that is meant, {owner}@<commit>"
-        )
+    owner, revision = hub_name(knob, name, aid)
     from huggingface_hub import snapshot_download
 
     beside, weights = ["*.json", "*.txt"], ["model.safetensors", "ImageReward.pt", "pt_inception*.pth"]
