@@ -12,8 +12,10 @@ from pathlib import Path
 from aclora.cli.sections import SECTIONS, methods
 from aclora.core import discovery, params
 from aclora.core.config import Config, describe
+from aclora.core.method import method_named
 
 ROOT = Path(__file__).parents[1]
+PARAMS = ROOT / params.FILE
 SCHEMA = ROOT / params.SCHEMA
 KNOBS = ROOT / "docs/reference/knobs.md"
 
@@ -35,34 +37,42 @@ def questions(text: str) -> dict[str, str]:
     return out
 
 
-def models() -> dict[str, type[Config]]:
-    """The model of every section in params.yaml by its dotted path, in the file's order; the first style's for all."""
-    known, values = SECTIONS | methods(), params.read(ROOT / params.FILE)
-    first = f"styles.{next(iter(values['styles']))}"
-    paths = {name: first if name == "styles" else name for name in values if name != "method"}
-    return {path: known.get(name, params.StyleConfig) for name, path in paths.items()}
+def models(file: Path = PARAMS) -> dict[str, type[Config]]:
+    """The model of every section by its dotted path, in the file's order; the first style's for all of them."""
+    known, values, method = SECTIONS | methods(), params.read(file), params.method(file)
+    found = {}
+    for name in values:
+        if name == "styles":
+            found[f"styles.{next(iter(values['styles']))}"] = params.StyleConfig
+        elif name in known:
+            found[name] = known[name]
+        elif name != "method":
+            found[method] = method_named(method).config_type  # a method from outside
+    return found
 
 
-def schema() -> dict:
+def schema(file: Path = PARAMS) -> dict:
     """The JSON schema of params.yaml: types, ranges and questions of every knob."""
-    asked = questions((ROOT / params.FILE).read_text(encoding="utf-8"))
+    asked = questions(file.read_text(encoding="utf-8"))
     known = discovery.names("methods")
-    properties, found = {}, models()
-    for name in params.read(ROOT / params.FILE):
-        if name == "method":
-            properties[name] = {"anyOf": [{"enum": known}, {"type": "string", "pattern": r"\."}]}
-        elif name == "styles":
-            style = next(path for path in found if path.startswith("styles."))
-            properties[name] = {"type": "object", "additionalProperties": section_schema(style, found[style], asked)}
+    properties = {}
+    for path, model in models(file).items():
+        name, *inner = path.split(".")
+        made = section_schema(path, model, asked)
+        if name == "styles":
+            made = {"type": "object", "additionalProperties": made}
         else:
-            properties[name] = section_schema(name, found[name], asked)
-        properties[name] = {"description": asked[name], **properties[name]}
+            for part in reversed(inner):
+                made = {"type": "object", "properties": {part: made}, "additionalProperties": False}
+        properties[name] = {"description": asked[name], **made}
+    method = {"anyOf": [{"enum": known}, {"type": "string", "pattern": r"\."}]}
+    properties["method"] = {"description": asked["method"], **method}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "params.yaml",
         "type": "object",
-        "properties": properties,
-        "required": [name for name in properties if name not in known],
+        "properties": {name: properties[name] for name in params.read(file)},
+        "required": ["method", *(name for name in SECTIONS), "styles"],
         "additionalProperties": False,
     }
 
@@ -77,9 +87,9 @@ def section_schema(path: str, model: type[Config], asked: dict[str, str]) -> dic
     return {"type": "object", "properties": knobs, "required": list(knobs), "additionalProperties": False}
 
 
-def knobs() -> str:
+def knobs(file: Path = PARAMS) -> str:
     """The reference of all knobs in Markdown: a list a section, in the order of params.yaml."""
-    asked = questions((ROOT / params.FILE).read_text(encoding="utf-8"))
+    asked = questions(file.read_text(encoding="utf-8"))
     lines = [
         "# Knobs",
         "",
@@ -91,19 +101,17 @@ def knobs() -> str:
         "*Generated from `params.yaml` and the code that reads it: `python -m docs.generate`.*",
         "",
     ]
-    found = models()
-    for name in params.read(ROOT / params.FILE):
+    found = models(file)
+    for name in params.read(file):
         path = next(path for path in [*found, name] if path.partition(".")[0] == name)
-        heading = "styles.\\*" if name == "styles" else name
-        lines += [f"## {heading}", "", *wrapped(asked[name]), ""]
+        lines += [f"## {'styles' if name == 'styles' else path}", "", *wrapped(asked[name]), ""]
         if name == "method":
-            lines += [*wrapped(f"`method: {params.method(ROOT / params.FILE)}`"), ""]
+            lines += [f"- **`method: {params.method(file)}`**", ""]
             continue
-        values = params.value(path, ROOT / params.FILE) or {}
+        values = params.value(path, file) or {}
         for knob, field in found[path].model_fields.items():
-            lines += wrapped(
-                f"- **`{knob}: {written(values[knob])}`** · {describe(field)}  ", asked[f"{path}.{knob}"], indent="  "
-            )
+            head = f"- **`{knob}: {written(values[knob])}`** · {describe(field)}  "
+            lines += wrapped(head, asked[f"{path}.{knob}"], indent="  ")
         lines += [""] if found[path].model_fields else []
     return "\n".join(lines).rstrip() + "\n"
 

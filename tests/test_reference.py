@@ -10,6 +10,24 @@ from aclora.core import params
 from docs import generate
 from tests.conftest import ROOT
 
+OUTSIDE = """
+from pydantic import Field
+
+from aclora.core.config import Config
+from aclora.core.method import Method
+
+
+class NarrowConfig(Config):
+    width: int = Field(ge=1, le=3)
+
+
+class Narrow(Method):
+    config_type = NarrowConfig
+
+
+METHOD = Narrow
+"""
+
 
 @pytest.fixture(scope="module")
 def validator():
@@ -100,6 +118,20 @@ def test_every_knob_has_a_question_of_its_own():
         texts = [asked[f"{path}.{knob}"] for knob in model.model_fields]
         assert all("?" in text for text in texts)
         assert len(set(texts)) == len(texts)
+
+
+def test_a_method_from_outside_is_described_too(tmp_path, monkeypatch):
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/narrow.py").write_text(OUTSIDE, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    file = tmp_path / "params.yaml"
+    text = (ROOT / params.FILE).read_text(encoding="utf-8").replace("\nmethod: aclora\n", "\nmethod: outside.narrow\n")
+    section = "# Mine.\noutside:\n  narrow:\n    # How narrow? From 1 to 3.\n    width: 2\n"
+    file.write_text(text + section, encoding="utf-8")
+    checked = jsonschema.Draft202012Validator(generate.schema(file))
+    checked.validate(params.read(file))
+    assert not checked.is_valid(params.read(file) | {"outside": {"narrow": {"width": 4}}})
+    assert "## outside.narrow\n\nMine.\n\n- **`width: 2`** · a whole number between 1 and 3  \n" in generate.knobs(file)
 
 
 def test_every_section_of_the_file_has_a_model():
