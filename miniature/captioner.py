@@ -6,8 +6,7 @@ import torch
 from transformers import BertTokenizer, BlipConfig, BlipForConditionalGeneration
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
-from aclora.data.captions import CaptionsConfig
-from aclora.models.captioner import blip
+from aclora.models.captioner import CaptionsConfig, blip
 from miniature import data, tokenizer
 from miniature.params import read
 from miniature.training import Schedule, device, train

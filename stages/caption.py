@@ -6,8 +6,8 @@ from pathlib import Path
 from aclora.core import params
 from aclora.core.files import writing
 from aclora.core.stage import run
-from aclora.data.captions import CaptionsConfig, caption_folder, write_captions
-from aclora.models.captioner import blip
+from aclora.data.captions import caption_folder, write_captions
+from aclora.models.captioner import CaptionsConfig, blip
 
 
 def main(name: str) -> None:

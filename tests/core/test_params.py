@@ -13,8 +13,8 @@ from aclora.core import params
 from aclora.core.config import Config
 from aclora.core.errors import InputError
 from aclora.core.method import method_named
-from aclora.data.captions import CaptionsConfig
 from aclora.evaluation.evaluate import EvaluateConfig
+from aclora.models.captioner import CaptionsConfig
 from aclora.models.sampling import GenerateConfig
 from aclora.models.stable_diffusion import ModelConfig
 from aclora.training.loop import TrainConfig

@@ -5,8 +5,8 @@ import torch
 from PIL import Image
 
 from aclora.core.errors import InputError
-from aclora.data.captions import CaptionsConfig, caption_folder, read_training_set, with_trigger, write_captions
-from aclora.models.captioner import blip
+from aclora.data.captions import caption_folder, read_training_set, with_trigger, write_captions
+from aclora.models.captioner import CaptionsConfig, blip
 from miniature.drawing import HELD_OUT, draw
 from tests.conftest import ROOT, section
 

@@ -6,33 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
-from pydantic import Field, model_validator
 
-from aclora.core.config import Config
 from aclora.core.errors import InputError
 from aclora.core.files import sha256
 from aclora.data.pictures import picture_files, read_picture
-
-
-class CaptionsConfig(Config):
-    """The `captions` section of params.yaml."""
-
-    model: str | None
-    revision: str | None
-    watch: str
-    max_new_tokens: int = Field(ge=1)
-
-    @model_validator(mode="after")
-    def _check_rules(self):
-        if self.model and Path(self.model).is_dir() and Path(self.watch) != Path(self.model):
-            raise InputError(
-                f"watch = {self.watch!r}: must be the captioner's folder, {self.model}, or DVC would miss changes in it"
-            )
-        if self.model and not Path(self.model).is_dir() and self.revision is None:
-            raise InputError(
-                f"model = {self.model!r}: no such folder; for a hub name give captions.revision, its commit"
-            )
-        return self
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,62 @@
+"""No knob of params.yaml is dead: code outside of its own section, or dvc.yaml, reads each of them.
+
+What a knob changes is tested beside its code (tests/methods/test_aclora.py demands another outcome of every knob).
+"""
+
+import ast
+
+import pytest
+
+from aclora.cli.check import NO_ENCODERS
+from aclora.core import params
+from aclora.core.config import Config
+from aclora.evaluation.evaluate import EvaluateConfig, project_figures
+from docs import generate
+from tests.conftest import ROOT
+
+CODE = [*(ROOT / "src").rglob("*.py"), *(ROOT / "stages").glob("*.py")]
+NOT_READERS = {"check.py", "sections.py"}  # they see every knob and use few
+KNOBS = [(path, model, knob) for path, model in generate.models().items() for knob in model.model_fields]
+
+
+def words_read(source: str, section: str) -> set[str]:
+    """Names of attributes that code reads outside of sections' own classes, and knobs that it names in full."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if hasattr(node, "body") and isinstance(node.body, list):
+            node.body = [n for n in node.body if not (isinstance(n, ast.ClassDef) and is_section(n))] or [ast.Pass()]
+    found = {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
+    texts = {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+    return found | {text.removeprefix(f"{section}.") for text in texts if text.startswith(f"{section}.")}
+
+
+def is_section(node: ast.ClassDef) -> bool:
+    return any(isinstance(base, ast.Name) and base.id == Config.__name__ for base in node.bases)
+
+
+def read_by_code(section: str, model: type[Config]) -> set[str]:
+    """What the files that know a section's class read."""
+    sources = [f.read_text(encoding="utf-8") for f in CODE if f.name not in NOT_READERS]
+    return {word for source in sources if model.__name__ in source for word in words_read(source, section)}
+
+
+@pytest.mark.parametrize(("path", "model", "knob"), KNOBS, ids=lambda value: value if isinstance(value, str) else "")
+def test_every_knob_is_read(path, model, knob):
+    section = path.partition(".")[0]
+    if model is EvaluateConfig and knob not in NO_ENCODERS:
+        pytest.skip("an encoder: see below")
+    in_dvc = {f"${{{section}.{knob}}}", f"${{item.{knob}}}"}
+    pipeline = (ROOT / "dvc.yaml").read_text(encoding="utf-8")
+    assert knob in read_by_code(section, model) or any(word in pipeline for word in in_dvc)
+
+
+def test_every_encoder_of_the_file_serves_a_figure(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    encoders = set(params.value("evaluate")) - NO_ENCODERS
+    assert encoders == {figure.encoder for figure in project_figures().values()}
+
+
+def test_a_dead_knob_would_be_noticed():
+    section = "class TrainConfig(Config):\n    def rules(self):\n        return self.epochs\n"
+    assert words_read(section, "train") == set()
+    assert words_read(section + "def f(config):\n    return config.epochs\n", "train") == {"epochs"}
