@@ -76,7 +76,10 @@ def test_no_network_is_imported():
             "evaluate.dino = 'data/styles/oil': the folder holds no",
         ),
         ({"evaluate__fid": "3"}, "params.yaml: evaluate.fid = 3: must be a text or null"),
-        ({"evaluate__figures": "[miniature.jugding]"}, "evaluate.figures: there is no module 'miniature.jugding'"),
+        (
+            {"evaluate__figures": "[miniature.jugding]"},
+            "evaluate.figures = 'miniature.jugding': there is no such module",
+        ),
         ({"evaluate__watch_figures": "none.py"}, "evaluate.watch_figures = 'none.py': no such folder or file"),
         ({"evaluate__watch": "models/adapters"}, "evaluate.watch = 'models/adapters': must be a folder that holds fid"),
         ({"evaluate__held_out": "1"}, "params.yaml: evaluate.held_out = 1: must be at least 2 pictures"),

@@ -13,16 +13,15 @@ STYLE = {"figure.dpi": 100, "savefig.dpi": 100, "font.size": 10, "axes.spines.to
 
 
 def restarts_plot(restarts: list[dict], rank: int, file: Path) -> None:
-    """I of A, of B and unified, and p, over the epochs of the RESTARTs."""
+    """Write a plot of the signal index I (of A, of B, unified) and of p at each RESTART; `rank` is R."""
     epochs = [r["epoch"] for r in restarts]
     with plt.rc_context(STYLE):
         figure, axis = plt.subplots(figsize=(7, 3.6), layout="constrained")
         for key, colour in (("I_A", "tab:blue"), ("I_B", "tab:orange")):
-            each = [[v for v in r[key] if v >= 0] or [0] for r in restarts]
-            axis.fill_between(epochs, [min(v) for v in each], [max(v) for v in each], alpha=0.2, color=colour, lw=0)
-            axis.plot(
-                epochs, [np.median(v) for v in each], color=colour, label=f"{key.replace('_', ' of ')}: median, range"
-            )
+            layers = [[v for v in r[key] if v >= 0] or [0] for r in restarts]
+            axis.fill_between(epochs, [min(v) for v in layers], [max(v) for v in layers], alpha=0.2, color=colour, lw=0)
+            label = f"{key.replace('_', ' of ')}: median, range"
+            axis.plot(epochs, [np.median(v) for v in layers], color=colour, label=label)
         axis.plot(epochs, [r["I"] for r in restarts], "k.-", label="I, unified")
         axis.set(xlabel="epoch", ylabel=f"signal index (of {rank})", ylim=(0, None))
         other = axis.twinx()
@@ -35,9 +34,9 @@ def restarts_plot(restarts: list[dict], rank: int, file: Path) -> None:
 
 
 def spectra_plot(spectra: dict[str, np.ndarray], cut: dict[str, int] | None, layers: list[str], file: Path) -> None:
-    """Heat maps of the singular values of A, B and B A: a row a layer, each row relative to its largest.
+    """Write heat maps of the singular values (layers, r) of A, B and B A, each row relative to its largest value.
 
-    `cut` marks the rank of each layer in the adapter that was cut to its signal.
+    `cut` is the rank of each layer in the adapter that was cut to its signal; a line marks it.
     """
     with plt.rc_context(STYLE):
         height = max(3.0, 0.11 * len(layers) + 1.2)

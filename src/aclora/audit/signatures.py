@@ -1,4 +1,4 @@
-"""What a training's history says of its health: the failure signatures, and the spectra behind them."""
+"""Failure signatures in a training's history, and the spectra of the finished adapter."""
 
 import itertools
 
@@ -20,9 +20,10 @@ class AuditConfig(Config):
 
 
 def audit(history: list[dict], layers: list[str], config: AuditConfig) -> dict:
-    """The four failure signatures, each with `found` and what was seen, and a summary of the RESTARTs.
+    """A summary of the RESTARTs and the four failure signatures, each with `found` and the numbers behind it.
 
-    `history` holds the records of `training.fit`. With no RESTART in it, nothing can be found.
+    `history` holds the records of `training.fit`, `layers` the names behind their lists. Without a RESTART there is
+    nothing to find.
     """
     restarts = [r for r in history if r["event"] == "restart"]
     epochs = [r for r in history if r["event"] == "epoch"]
@@ -52,36 +53,37 @@ def audit(history: list[dict], layers: list[str], config: AuditConfig) -> dict:
 
 
 def failure(report: dict) -> str | None:
-    """Why a report of `audit` should end a pipeline: where it was seen and the knobs to turn; None if it should not.
+    """Why a report of `audit` should stop a pipeline, and which knobs help; None if nothing should.
 
-    Stagnation is no reason: it says that the rank did not settle, not that the adapter is broken.
+    Stagnation stops nothing: the rank did not settle, but the adapter is not broken.
     """
-    seen = {name: s for name, s in report.get("signatures", {}).items() if s["found"]}
+    found = {name: s for name, s in report.get("signatures", {}).items() if s["found"]}
     for name in ("rank_collapse", "mode_collapse", "no_op"):
-        if name in seen:
-            at = seen[name]["at"]
+        if name in found:
+            at = found[name]["at"]
             where = f"at epoch {at['epoch']} in {at['layer']}, factor {at['factor']}"
-            return f"{name.replace('_', ' ')} {where}: {_EXPLAINED[name](seen[name], at)}"
+            return f"{name.replace('_', ' ')} {where}: {_EXPLANATIONS[name](found[name], at)}"
     return None
 
 
-_EXPLAINED = {
-    "rank_collapse": lambda seen, at: (
+_EXPLANATIONS = {
+    "rank_collapse": lambda signature, at: (
         f"a RESTART kept {at['kept']:.1%} of its energy; raise aclora.alpha (p rises) or aclora.restart_every"
     ),
-    "mode_collapse": lambda seen, at: (
+    "mode_collapse": lambda signature, at: (
         f"its norm became {at['norm_ratio']:.2f} of what it was, the loss at fixed noise rose up to "
-        f"{seen['loss_rise_max']:.2f} times; raise aclora.alpha or aclora.restart_every, or lower train.learning_rate"
+        f"{signature['loss_rise_max']:.2f} times; raise aclora.alpha or aclora.restart_every, or lower "
+        "train.learning_rate"
     ),
-    "no_op": lambda seen, at: (
+    "no_op": lambda signature, at: (
         f"even there, where a RESTART kept {at['kept']:.1%} and changed the most, the loss at fixed noise moved by "
-        f"only {seen['loss_moved_max']:.3%}; lower aclora.alpha or aclora.max_rank, so that more is replaced"
+        f"only {signature['loss_moved_max']:.3%}; lower aclora.alpha or aclora.max_rank, so that more is replaced"
     ),
 }
 
 
 def _collapse(restarts, layers, config):
-    """I_M = 0 before the floor in a matrix that is not zero, or next to no energy kept."""
+    """A matrix kept too little of its energy; `own_index_zero` counts those whose own signal index was 0."""
     empty = [
         {"epoch": r["epoch"], "layer": layer, "factor": factor, "kept": kept}
         for r in restarts
@@ -91,7 +93,7 @@ def _collapse(restarts, layers, config):
     ]
     least = min((_least_kept(r, layers) for r in restarts), key=lambda at: at["kept"])
     kept = least["kept"]
-    # The unified I may still keep what a matrix's own I_M would have dropped: that is no collapse.
+    # The unified I may still keep what a matrix's own index would have dropped: that is no collapse.
     lost = [e for e in empty if e["kept"] < config.min_kept]
     return {
         "found": bool(lost) or kept < config.min_kept,
@@ -102,7 +104,7 @@ def _collapse(restarts, layers, config):
 
 
 def _least_kept(restart, layers):
-    """The matrix of which a RESTART kept the smallest share of energy."""
+    """The matrix that kept the smallest share of its energy at a RESTART."""
     kept, factor, layer = min(
         (kept, factor, layer) for factor in "AB" for layer, kept in zip(layers, restart[f"kept_{factor}"], strict=True)
     )
@@ -110,8 +112,8 @@ def _least_kept(restart, layers):
 
 
 def _rise(restarts, layers, config):
-    """The loss at fixed noise rises sharply at a RESTART and has not come back by the next, or the
-    noise put in is far from what was taken out."""
+    """The loss at fixed noise rose sharply at a RESTART and was still higher at the next one, or the norm of a matrix
+    changed by more than half."""
     rises = [r["probe_after"] / r["probe_before"] for r in restarts]
     lasting = [
         r["epoch"]
@@ -124,30 +126,29 @@ def _rise(restarts, layers, config):
         for factor in "AB"
         for layer, ratio in zip(layers, r[f"norm_ratio_{factor}"], strict=True)
     ]
-    furthest = max(ratios, key=lambda at: abs(at["norm_ratio"] - 1))
-    off = abs(furthest["norm_ratio"] - 1)
+    largest = max(ratios, key=lambda at: abs(at["norm_ratio"] - 1))
+    change = abs(largest["norm_ratio"] - 1)
     at_rise = [at for at in ratios if at["epoch"] in lasting[:1]]
     return {
-        "found": bool(lasting) or off > 0.5,
+        "found": bool(lasting) or change > 0.5,
         "loss_rise_max": max(rises),
         "epochs": lasting,
-        "norm_off_max": off,
-        "at": max(at_rise, key=lambda at: abs(at["norm_ratio"] - 1)) if at_rise else furthest,
+        "norm_off_max": change,
+        "at": max(at_rise, key=lambda at: abs(at["norm_ratio"] - 1)) if at_rise else largest,
     }
 
 
 def _stagnation(restarts):
-    """p or I moves back and forth instead of rising, or stays put while the loss does not."""
-    back = {key: sum(b[key] < a[key] for a, b in itertools.pairwise(restarts)) for key in ("p", "I")}
+    """p or I falls in more than half of at least three steps, or I stays while the loss falls by a tenth."""
+    falls = {key: sum(b[key] < a[key] for a, b in itertools.pairwise(restarts)) for key in ("p", "I")}
     steps = len(restarts) - 1
-    still = steps > 1 and len({r["I"] for r in restarts}) == 1 and restarts[-1]["loss"] < 0.9 * restarts[0]["loss"]
-    # more steps back than forth in a row of at least three
-    found = still or (steps >= 3 and any(2 * n > steps for n in back.values()))
-    return {"found": found, "p_fell": back["p"], "I_fell": back["I"], "of": steps, "I_stayed_while_loss_fell": still}
+    stayed = steps > 1 and len({r["I"] for r in restarts}) == 1 and restarts[-1]["loss"] < 0.9 * restarts[0]["loss"]
+    found = stayed or (steps >= 3 and any(2 * n > steps for n in falls.values()))
+    return {"found": found, "p_fell": falls["p"], "I_fell": falls["I"], "of": steps, "I_stayed_while_loss_fell": stayed}
 
 
 def final_spectra(factors: dict[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
-    """Singular values of every layer's A, B and B A at the end: (layers, r) each, float64."""
+    """Singular values of every layer's A, B and B A, of factors A (r, k) and B (d, r): (layers, r) each, float64."""
     pairs = list(factors.values())
     values, _ = gram_eig([m for pair in pairs for m in pair])
     rank = values.shape[-1]

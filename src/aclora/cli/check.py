@@ -1,10 +1,6 @@
 """`aclora check`: finds what would stop a run before any work begins, without loading a network."""
 
-import importlib
-import importlib.util
 import json
-import os
-import sys
 from pathlib import Path
 
 from aclora.cli.sections import SECTIONS, methods
@@ -45,7 +41,6 @@ def check() -> None:
     That is every section of params.yaml, and every folder, file, module and network that it names; of networks only
     whether their files are there. Raises `InputError` for the first mistake.
     """
-    sys.path.insert(0, os.getcwd())  # where stages, which run as `python -m`, find the project's own modules
     sections = load_sections()
     method = method_named(params.method())
     params.load(params.method(), method.config_type)
@@ -80,8 +75,7 @@ def check_networks(sections: dict) -> None:
         if knob not in NO_ENCODERS and name:
             check_network(f"evaluate.{knob}", name, knob, "or set it to null to leave its figures out")
     for name in evaluate.figures:
-        if not _is_module(name):
-            raise InputError(f"evaluate.figures: there is no module {name!r}; name a Python module, or remove it")
+        discovery.find_outside(name, "evaluate.figures")
     for knob in DEPENDENCIES:
         section, _, field = knob.partition(".")
         path = getattr(sections[section], field)
@@ -158,15 +152,8 @@ def check_reference(name: str, style, evaluate) -> None:
     if evaluate.reference == "training":
         place = Path(style.pictures)
     if (place / "__init__.py").is_file() and not place.is_absolute():
-        drawn = getattr(importlib.import_module(".".join(place.parts)), "STYLES", [name])
+        drawn = getattr(discovery.outside(".".join(place.parts), f"styles.{name}.reference"), "STYLES", [name])
         if name not in drawn:
             raise InputError(f"{knob} does not draw this style: name a folder of pictures; {did_you_mean(name, drawn)}")
     elif len(read_pictures(place)) < 2:
         raise InputError(f"{place} holds one picture; to compare with, at least 2 are needed: add some")
-
-
-def _is_module(name):
-    try:
-        return importlib.util.find_spec(name) is not None
-    except (ModuleNotFoundError, ValueError):
-        return False

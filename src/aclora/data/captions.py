@@ -1,4 +1,4 @@
-"""A caption for every picture: its author's own, or one written by BLIP."""
+"""A caption for every picture: the user's own, or one that a captioner writes."""
 
 import json
 from collections.abc import Callable
@@ -19,27 +19,27 @@ class Caption:
     file: str
     sha256: str
     caption: str
-    text: str  # the caption with the trigger: what the model is told
-    source: str  # where the caption came from
+    text: str  # the caption with the trigger: the training prompt
+    source: str  # the file that held the caption, or its writer
 
 
 def with_trigger(text: str, trigger: str) -> str:
-    """What calls a style: the trigger at the prompt's end."""
+    """A prompt that calls a style: the trigger is at its end."""
     return f"{text.strip().rstrip('.,')}, {trigger.strip()}"
 
 
 def caption_folder(
     folder: Path, trigger: str, write: Callable[[Image.Image], str] | None, writer: str
 ) -> list[Caption]:
-    """The captions of a folder's pictures, in their order.
+    """The captions of a folder's pictures, by file name.
 
-    A picture's caption is its `name.txt`, or its line in `metadata.jsonl`, or what `write` says of
-    it. Raises `InputError` for a caption that is empty, not UTF-8, or missing with no `write`.
+    A picture's caption is in `name.txt` beside it or in a line of `metadata.jsonl`; without either, `write` makes one,
+    and its source is `writer`. Raises `InputError` for a caption that is empty, not UTF-8, or missing with no `write`.
     """
     listed = _metadata(folder / "metadata.jsonl")
     out = []
     for file in picture_files(folder):
-        picture = read_picture(file)  # an unreadable one is found here, before any training
+        picture = read_picture(file)  # also where no caption is needed: an unreadable one is found before training
         beside = file.with_suffix(".txt")
         if beside.exists():
             caption, source = _text(beside), beside.name
@@ -60,13 +60,13 @@ def caption_folder(
 
 
 def write_captions(file: Path, captions: list[Caption]) -> None:
-    """One JSON object a line, in the pictures' order."""
+    """Write one JSON object a line, in the given order."""
     lines = [json.dumps(vars(c), ensure_ascii=False) for c in captions]
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def read_training_set(captions: Path, folder: Path) -> tuple[list[Image.Image], list[Caption]]:
-    """The captioned pictures. `InputError` where a picture is gone or not the one that was captioned."""
+    """The pictures of a folder and their captions. `InputError` where a picture is missing or has changed since."""
     rows = [Caption(**json.loads(line)) for line in captions.read_text(encoding="utf-8").splitlines()]
     for row in rows:
         file = folder / row.file

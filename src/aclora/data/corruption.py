@@ -1,4 +1,4 @@
-"""Training sets made smaller or worse on purpose: what does a method do with few, mislabelled, noisy, foreign or
+"""Training sets made smaller or corrupted on purpose: how does a method cope with few, mislabelled, noisy, foreign or
 poisoned pictures?"""
 
 from collections.abc import Callable, Sequence
@@ -15,8 +15,8 @@ from aclora.core.config import Config, MustBe
 from aclora.core.errors import InputError, require
 from aclora.core.images import square, to_tensor
 
-DRAWS = ("limit", "which", "captions", "foreign", "noise", "adversarial")  # each has random numbers of its own
-STEPS = 20  # of the attack: on the miniature they reach 99 % of the distance that a hundred do
+DRAWS = ("limit", "which", "captions", "foreign", "noise", "adversarial")  # each has its own random numbers
+STEPS = 20  # of the attack: on 64×64 pictures they reach 99 % of the distance that a hundred do
 
 
 class DataConfig(Config):
@@ -39,9 +39,9 @@ class DataConfig(Config):
 def limited(
     pictures: Sequence[Image.Image], captions: Sequence[str], config: DataConfig
 ) -> tuple[list[Image.Image], list[str]]:
-    """`config.limit` of n pictures with their captions, in their order; a larger limit keeps a smaller one's.
+    """`config.limit` of n pictures with their captions, in the same order. A larger limit includes a smaller one's.
 
-    Raises `InputError` where there are fewer.
+    Raises `InputError` if there are fewer.
     """
     n = len(pictures)
     if config.limit is None:
@@ -58,14 +58,14 @@ def corrupted(
     foreign: Sequence[tuple[Image.Image, str]] = (),
     attack: Callable[[Image.Image, torch.Generator], Image.Image] | None = None,
 ) -> tuple[list[Image.Image], list[str], list[int]]:
-    """n pictures and captions of which share · n, rounded but at least one, are corrupted, and which ones, ascending.
+    """n pictures and captions, of which share · n (rounded, at least one) are corrupted, and their indices, ascending.
 
-    captions: they pass theirs round among themselves, so that none keeps its own; a single one takes another
-    picture's. noise: Gaussian, of `strength`. foreign: their places go to `foreign` pictures, no one twice, each with
-    its own caption, for a caption that does not fit would be a second fault. adversarial: `attack(picture, generator)`.
+    captions: the chosen pictures exchange theirs so that none keeps its own; a single one takes another picture's.
+    noise: Gaussian, of `strength`. foreign: pictures of `foreign` take their places, none twice, each with its own
+    caption, because a caption that does not fit would be a second fault. adversarial: `attack(picture, generator)`.
 
-    A larger share corrupts a smaller one's pictures too, and a picture's noise depends on (seed, index) alone.
-    Raises `InputError` where there are too few pictures to take a caption or a foreign picture from.
+    A larger share includes the pictures of a smaller one, and a picture's noise depends on (seed, index) alone.
+    Raises `InputError` if there are too few pictures to take a caption or a foreign picture from.
     """
     n = len(pictures)
     pictures, captions = list(pictures), list(captions)
@@ -74,13 +74,13 @@ def corrupted(
     count = max(1, round(config.share * n))
     which = torch.randperm(n, generator=_generator(config.seed, "which"))[:count].tolist()
     if config.corrupt == "captions":
-        require(n >= 2, "data.corrupt", "captions", "another: of a single picture there is no caption to exchange")
-        theirs = [captions[i] for i in _donors(which, n, config.seed)]
-        for i, caption in zip(which, theirs, strict=True):
+        require(n >= 2, "data.corrupt", "captions", "another corruption: a single picture has no caption to exchange")
+        exchanged = [captions[i] for i in _donors(which, n, config.seed)]
+        for i, caption in zip(which, exchanged, strict=True):
             captions[i] = caption
     elif config.corrupt == "foreign":
-        enough = f"at most {len(foreign) / n:.2f}, for data.foreign holds {len(foreign)} pictures"
-        require(count <= len(foreign), "data.share", config.share, enough)
+        bound = f"at most {len(foreign) / n:.2f}, for data.foreign holds {len(foreign)} pictures"
+        require(count <= len(foreign), "data.share", config.share, bound)
         order = torch.randperm(len(foreign), generator=_generator(config.seed, "foreign")).tolist()
         for i, j in zip(which, order, strict=False):
             pictures[i], captions[i] = foreign[j]
@@ -102,9 +102,9 @@ def noisy(picture: Image.Image, strength: float, generator: torch.Generator) -> 
 
 
 def vae_attack(vae, pixels: Tensor, strength: float, steps: int, generator: torch.Generator) -> Tensor:
-    """Pixels (3, h, w) in −1…1, moved by at most `strength` / 127.5 each, whose encoded mean is far from the clean one.
+    """Pixels (3, h, w) in −1…1, changed by at most `strength` / 127.5, whose latent mean is far from the clean one.
 
-    Projected gradient ascent on the squared distance of latent means, from a random start (arXiv 1706.06083); such
+    Projected gradient ascent on the squared distance of latent means, from a random start (arXiv 1706.06083). Such
     pictures mislead whatever works on latents (PhotoGuard's encoder attack, arXiv 2302.06588). Float32; no gradient
     reaches the autoencoder's parameters.
     """
@@ -112,22 +112,22 @@ def vae_attack(vae, pixels: Tensor, strength: float, steps: int, generator: torc
     clean = pixels.float()[None].to(vae.device)
     with torch.no_grad():
         goal = vae.encode(clean).latent_dist.mean  # (1, c, h / f, w / f)
-    # at the clean picture itself the distance has no slope
+    # at the clean picture itself the gradient of the distance is zero
     moved = clean + bound * (2 * torch.rand(clean.shape, generator=generator) - 1).to(clean)
     with torch.enable_grad():
         for _ in range(steps):
             moved = moved.clamp(-1, 1).requires_grad_()
             distance = (vae.encode(moved).latent_dist.mean - goal).square().sum()
-            (slope,) = torch.autograd.grad(distance, moved)
-            step = 2.5 * bound / steps * slope.sign()  # 2.5: reaches the bound from anywhere within it
+            (gradient,) = torch.autograd.grad(distance, moved)
+            step = 2.5 * bound / steps * gradient.sign()  # 2.5: reaches the bound from anywhere within it
             moved = clean + (moved.detach() + step - clean).clamp(-bound, bound)
     return moved.clamp(-1, 1)[0].to(pixels.device)
 
 
 def attacker(vae, size: int, strength: float, steps: int = STEPS) -> Callable:
-    """`attack(picture, generator)` for `corrupted`: `vae_attack` on the picture's central square, `size` a side.
+    """`attack(picture, generator)` for `corrupted`: `vae_attack` on the picture's central square, `size` pixels a side.
 
-    8-bit again, and still within `strength`; another resolution than the training's would blur the attack away.
+    The result has 8 bits and stays within `strength`. `size` must be the training's: a resize would blur the attack.
     """
 
     def attack(picture: Image.Image, generator: torch.Generator) -> Image.Image:
@@ -141,7 +141,7 @@ def attacker(vae, size: int, strength: float, steps: int = STEPS) -> Callable:
 
 
 def _donors(which, n, seed):
-    """Whose caption each takes: the next one's; `which` is in random order already."""
+    """Whose caption each picture takes: the next one's, since `which` is in random order already."""
     if len(which) > 1:
         return which[1:] + which[:1]
     others = [i for i in range(n) if i not in which]

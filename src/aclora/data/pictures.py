@@ -1,4 +1,4 @@
-"""A folder of pictures and their captions: read in one order, checked before any work begins."""
+"""Pictures in a folder: which they are, in one order, and what they show."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ KINDS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
 def picture_files(folder: Path) -> list[Path]:
-    """The folder's pictures, by name. `InputError` if it is missing or holds none."""
+    """The picture files of a folder, sorted by name. `InputError` if it is missing or holds none."""
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder: put the style's pictures there, or correct styles.*.pictures")
     files = sorted(f for f in folder.iterdir() if f.suffix.lower() in KINDS)
@@ -21,7 +21,7 @@ def picture_files(folder: Path) -> list[Path]:
 
 
 def read_picture(file: Path) -> Image.Image:
-    """A picture as RGB, transparency on white. `InputError` names a file that cannot be read."""
+    """A picture in RGB; transparent parts become white. `InputError` names a file that cannot be read."""
     try:
         with Image.open(file) as image:
             image.load()
@@ -35,14 +35,14 @@ def read_picture(file: Path) -> Image.Image:
 
 
 def read_pictures(folder: Path) -> list[Image.Image]:
-    """All pictures of a folder, by name."""
+    """All pictures of a folder, sorted by name. Raises `InputError` as `read_picture` does."""
     return [read_picture(f) for f in picture_files(folder)]
 
 
 def read_generated(folder: Path, kind: str) -> tuple[list[dict], list[Image.Image]]:
-    """The lines of a folder's prompts.jsonl (file, prompt, seed) and its pictures of one kind ("adapter", "base").
+    """The rows of a folder's prompts.jsonl (file, prompt, seed) and its pictures of one kind ("adapter", "base").
 
-    `InputError` where there are none, where one is gone, or where they are not all of one size.
+    `InputError` where there are none, where one is missing, or where their sizes differ.
     """
     listed = folder / "prompts.jsonl"
     again = "run the generate stage again"

@@ -1,1 +1,1 @@
-"""One file for each training method."""
+"""The training methods, one file each."""

@@ -1,6 +1,6 @@
 """AC-LoRA (arXiv 2504.02231): LoRA at a generous rank whose noise is replaced every E epochs.
 
-The last threshold tells how much of the adapter is signal; it is cut down to that at the end.
+The last threshold says how much of the adapter is signal. At the end a copy is cut to that part.
 """
 
 from typing import Annotated, Literal
@@ -50,10 +50,10 @@ class AcLoraConfig(Config):
 class AcLora(LoraTuner):
     """LoRA at `max_rank` with RESTART every `restart_every` epochs, none after the last.
 
-    A RESTART's record holds p and I, the probe before and after, and lists over the layers: I_A and I_B are the I_M
-    before unification, kept_ the share of energy kept, sigma_ the noise's standard deviation, norm_ratio_ ‖M'‖ / ‖M‖;
-    "values" (layers, 2, R) are the singular values before. With `restart_on: product` all but sigma_ are those of
-    ΔW, the same for A and for B.
+    The record of a RESTART holds p, I, the probe before and after, and lists with an entry for each layer: I_A and I_B
+    (each matrix's own signal index, before they are unified), kept_A and kept_B (share of energy), sigma_A and sigma_B
+    (the noise's standard deviation), norm_ratio_A and norm_ratio_B (‖M'‖ / ‖M‖). "values" (layers, 2, R) holds the
+    singular values before. With `restart_on: product` all but sigma_ describe ΔW, so A and B have the same.
     """
 
     config_type = AcLoraConfig
@@ -73,7 +73,7 @@ class AcLora(LoraTuner):
             return None
         mean = sum(self.losses) / len(self.losses)
         p = self._threshold(mean, end)
-        if last:  # no RESTART after the last epoch; a run too short for any still has its threshold
+        if last:  # no RESTART after the last epoch, but a run too short for any needs a threshold
             self.p = p if self.p is None else self.p
             return None
         finite = torch.stack([a.isfinite().all() & b.isfinite().all() for a, b in self.layers.values()]).tolist()
@@ -131,10 +131,10 @@ class AcLora(LoraTuner):
         return min(p, self.config.threshold_max)
 
     def signal(self):
-        """The leading components of ΔW itself, by `signal_rank`, and the error of each layer.
+        """ΔW cut to its leading components, and a report with the relative error of each layer.
 
-        energy: the smallest rank at which every layer keeps the last p of its energy ·
-        unified: the I of the last RESTART · per_layer: each layer its own rank for p.
+        `signal_rank` chooses the rank. energy: the lowest at which every layer keeps the last p of its energy;
+        unified: the I of the last RESTART; per_layer: each layer's own for p.
         """
         factors = self.factors()
         spectra = {name: product_svd(*pair)[1] for name, pair in factors.items()}

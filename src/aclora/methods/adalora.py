@@ -1,4 +1,4 @@
-"""AdaLoRA (arXiv 2303.10512): singular triplets whose importance decides how much rank each layer keeps. PEFT's."""
+"""AdaLoRA (arXiv 2303.10512): the importance of singular triplets decides how much rank each layer keeps. PEFT's."""
 
 import torch
 from pydantic import Field, model_validator
@@ -26,7 +26,7 @@ class AdaLoraConfig(Config):
 
 
 class AdaLora(PeftTuner):
-    """PEFT's AdaLoRA: its rank allocator is told of every step; the factors have Λ and the scale folded in."""
+    """PEFT's AdaLoRA. Its rank allocator runs after every step. The factors include Λ and the scale."""
 
     config_type = AdaLoraConfig
 
@@ -90,7 +90,7 @@ class AdaLora(PeftTuner):
             kind, _, name = key.partition(".")
             of = self.allocator.exp_avg_ipt if kind == "ipt" else self.allocator.exp_avg_unc
             of[name] = value.to(device)
-            self.allocator.ipt[name] = torch.zeros_like(of[name])  # known: the averages are not begun anew
+            self.allocator.ipt[name] = torch.zeros_like(of[name])  # a known name: the allocator continues the averages
 
     def factors(self):
         out = {}
@@ -101,7 +101,7 @@ class AdaLora(PeftTuner):
         return out
 
     def weights(self):
-        return None  # the factors say it all
+        return None  # the factors are the whole change
 
 
 METHOD = AdaLora

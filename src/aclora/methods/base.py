@@ -1,15 +1,15 @@
-"""No adapter: the base model as it is, the yardstick of every other method."""
+"""No adapter: the base model alone, the yardstick of every other method."""
 
 from aclora.core.config import Config
 from aclora.core.method import Method
 
 
 class BaseConfig(Config):
-    """Nothing to choose."""
+    """The `base` section of params.yaml: no knobs."""
 
 
 class Base(Method):
-    """Trains nothing and changes nothing."""
+    """Trains nothing: every hook keeps its default."""
 
     config_type = BaseConfig
 

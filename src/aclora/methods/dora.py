@@ -1,4 +1,4 @@
-"""DoRA (arXiv 2402.09353): LoRA for the direction of each weight's columns, and a magnitude of their own. PEFT's."""
+"""DoRA (arXiv 2402.09353): LoRA for the direction of each weight's columns, and a trained magnitude. PEFT's."""
 
 from pydantic import Field
 

@@ -1,4 +1,4 @@
-"""LoKr (LyCORIS, arXiv 2309.14859): ΔW as a Kronecker product, its larger part of low rank. PEFT's."""
+"""LoKr (LyCORIS, arXiv 2309.14859): ΔW as a Kronecker product whose larger factor has low rank. PEFT's."""
 
 from pydantic import Field
 

@@ -1,4 +1,4 @@
-"""Plain LoRA at a fixed rank (Hu et al., arXiv 2106.09685): the rival that needs its rank guessed."""
+"""Plain LoRA at a fixed rank (Hu et al., arXiv 2106.09685): somebody has to guess the rank."""
 
 from pydantic import Field
 
@@ -13,7 +13,7 @@ class LoraConfig(Config):
 
 
 class Lora(LoraTuner):
-    """LoRA whose rank stays what it is."""
+    """LoRA at the rank that params.yaml gives."""
 
     config_type = LoraConfig
 

@@ -1,6 +1,6 @@
-"""TriLoRA: ΔW = V Σ Uᵀ, Σ a trained diagonal that starts as the top singular values of the weight (its equation 6).
+"""TriLoRA: ΔW = V Σ Uᵀ, where Σ is a trained diagonal that starts as the weight's top singular values (equation 6).
 
-With PyTorch's W (out × in): Uᵀ (r × in) is here lora_A, V (out × r) lora_B, Σ `sigma` (r,).
+For PyTorch's W (out, in): Uᵀ (r, in) is `lora_A`, V (out, r) is `lora_B`, Σ (r,) is `sigma`.
 """
 
 import torch
@@ -20,16 +20,18 @@ class TriLoraConfig(Config):
 
 
 class TriLinear(nn.Module):
-    """A frozen linear layer and its ΔW: x Wᵀ + bias + ((x U) Σ) Vᵀ. Zero V: the function is unchanged at first.
+    """A frozen linear layer plus ΔW: x Wᵀ + bias + ((x U) Σ) Vᵀ. V starts at zero, so the output is unchanged at first.
 
-    U and V are not kept orthogonal; all three are trained.
+    U, Σ and V are all trained. Nothing keeps U and V orthogonal.
     """
 
     def __init__(self, base: nn.Linear, rank: int):
         super().__init__()
         weight = base.weight.detach()
         self.base = base
-        self.lora_A = nn.Parameter(torch.randn(rank, base.in_features).to(weight) / rank)  # std 1 / r, as our LoRA's
+        self.lora_A = nn.Parameter(
+            torch.randn(rank, base.in_features).to(weight) / rank
+        )  # std 1 / r, as in methods/lora.py
         self.sigma = nn.Parameter(top_singular_values(weight, rank).to(weight))
         self.lora_B = nn.Parameter(torch.zeros(base.out_features, rank).to(weight))
 
@@ -55,15 +57,15 @@ class TriLora(Method):
         return [p for layer in self.tuned.values() for p in (layer.lora_A, layer.sigma, layer.lora_B)]
 
     def factors(self):
-        """Σ is folded into lora_B."""
+        """lora_B includes Σ."""
         return {n: (t.lora_A.detach(), (t.lora_B * t.sigma).detach()) for n, t in self.tuned.items()}
 
 
 def top_singular_values(weight: Tensor, rank: int) -> Tensor:
-    """The `rank` largest singular values of a weight (d, k), descending, float32, by a randomised range finder
-    with subspace iteration (Halko et al., arXiv 0909.4061, algorithm 4.4).
+    """The `rank` largest singular values of a weight (d, k), descending, float32.
 
-    Draws from the global generator. The iterations make up for spectra that fall slowly, as weights' do.
+    A randomised range finder with subspace iteration (Halko et al., arXiv 0909.4061, algorithm 4.4); the iterations
+    compensate for spectra that fall slowly, as those of weights do. Draws from the global generator.
     """
     wide = min(2 * rank + 8, *weight.shape)
     return torch.svd_lowrank(weight.float(), q=wide, niter=6)[1][:rank]
