@@ -1,6 +1,7 @@
 """Plots of a training's RESTARTs and spectra, as PNG files."""
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -9,7 +10,8 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.colors import LogNorm
 
-STYLE = {"figure.dpi": 100, "savefig.dpi": 100, "font.size": 10, "axes.spines.top": False, "axes.spines.right": False}
+STYLE: Any = {"figure.dpi": 100, "savefig.dpi": 100, "font.size": 10}
+STYLE |= {"axes.spines.top": False, "axes.spines.right": False}
 
 
 def restarts_plot(restarts: list[dict], rank: int, file: Path) -> None:
@@ -41,14 +43,16 @@ def spectra_plot(spectra: dict[str, np.ndarray], cut: dict[str, int] | None, lay
     with plt.rc_context(STYLE):
         height = max(3.0, 0.11 * len(layers) + 1.2)
         figure, axes = plt.subplots(1, 3, figsize=(9, height), sharey=True, layout="constrained")
+        images = []
         for axis, (name, values) in zip(axes, spectra.items(), strict=True):
             top = values.max(1, keepdims=True)
             share = np.divide(values, top, out=np.zeros_like(values), where=top > 0).clip(1e-4)
-            shown = axis.imshow(share, norm=LogNorm(1e-4, 1), aspect="auto", cmap="viridis", interpolation="nearest")
+            norm = LogNorm(1e-4, 1)
+            images.append(axis.imshow(share, norm=norm, aspect="auto", cmap="viridis", interpolation="nearest"))
             axis.set(title=name, xlabel="singular value")
         if cut:
             axes[-1].step([cut[layer] - 0.5 for layer in layers], range(len(layers)), where="mid", color="w", lw=1.2)
         axes[0].set(ylabel="layer, from the UNet's input on")
-        figure.colorbar(shown, ax=axes, label="relative to the largest")
+        figure.colorbar(images[-1], ax=axes, label="relative to the largest")
         figure.savefig(file)
         plt.close(figure)

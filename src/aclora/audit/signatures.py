@@ -1,6 +1,7 @@
 """Failure signatures in a training's history, and the spectra of the finished adapter."""
 
 import itertools
+from typing import Any
 
 import torch
 from pydantic import Field
@@ -120,7 +121,7 @@ def _rise(restarts, layers, config):
         for r, later in itertools.pairwise(restarts)
         if r["probe_after"] > config.loss_rise * r["probe_before"] and later["probe_before"] > r["probe_before"]
     ]
-    ratios = [
+    ratios: list[dict[str, Any]] = [
         {"epoch": r["epoch"], "layer": layer, "factor": factor, "norm_ratio": ratio}
         for r in restarts
         for factor in "AB"

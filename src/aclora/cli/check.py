@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any, cast
 
 from aclora.cli.sections import SECTIONS, methods
 from aclora.core import discovery, params
@@ -127,7 +128,7 @@ def check_style(name: str, sections: dict) -> tuple[int, int]:
     style = params.load(f"styles.{name}", params.StyleConfig)
     captions, data = sections["captions"], sections["data"]
     write = (lambda picture: "to be written") if captions.model else None
-    rows = caption_folder(Path(style.pictures), style.trigger, write, "captioner")
+    rows: list[Any] = caption_folder(Path(style.pictures), style.trigger, write, "captioner")
     written = sum(row.source == "captioner" for row in rows)
     if written and Path(captions.model).is_dir():
         aid = f"{written} pictures of {name} have no caption: write them, or name a BLIP captioner"
@@ -135,7 +136,7 @@ def check_style(name: str, sections: dict) -> tuple[int, int]:
     chosen = limited(rows, [row.text for row in rows], data)
     if data.corrupt == "foreign":
         foreign = caption_folder(Path(data.foreign), style.trigger, None, "")
-        corrupted(*chosen, data, [(row, row.text) for row in foreign])
+        corrupted(*chosen, data, cast(Any, [(row, row.text) for row in foreign]))
     elif data.corrupt == "captions":
         corrupted(*chosen, data)
     check_reference(name, style, sections["evaluate"])

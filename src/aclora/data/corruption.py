@@ -44,10 +44,10 @@ def limited(
     Raises `InputError` if there are fewer.
     """
     n = len(pictures)
-    if config.limit is None:
-        return list(pictures), list(captions)
-    require(config.limit <= n, "data.limit", config.limit, f"at most {n}, the style's pictures")
-    keep = sorted(torch.randperm(n, generator=_generator(config.seed, "limit"))[: config.limit].tolist())
+    keep = range(n)
+    if config.limit is not None:
+        require(config.limit <= n, "data.limit", config.limit, f"at most {n}, the style's pictures")
+        keep = sorted(torch.randperm(n, generator=_generator(config.seed, "limit"))[: config.limit].tolist())
     return [pictures[i] for i in keep], [captions[i] for i in keep]
 
 
@@ -68,30 +68,31 @@ def corrupted(
     Raises `InputError` if there are too few pictures to take a caption or a foreign picture from.
     """
     n = len(pictures)
-    pictures, captions = list(pictures), list(captions)
+    images, texts = list(pictures), list(captions)
     if config.corrupt == "none" or config.share == 0:
-        return pictures, captions, []
+        return images, texts, []
     count = max(1, round(config.share * n))
     which = torch.randperm(n, generator=_generator(config.seed, "which"))[:count].tolist()
     if config.corrupt == "captions":
         require(n >= 2, "data.corrupt", "captions", "another corruption: a single picture has no caption to exchange")
-        exchanged = [captions[i] for i in _donors(which, n, config.seed)]
-        for i, caption in zip(which, exchanged, strict=True):
-            captions[i] = caption
+        for i, donor in zip(which, _donors(which, n, config.seed), strict=True):
+            texts[i] = captions[donor]
     elif config.corrupt == "foreign":
         bound = f"at most {len(foreign) / n:.2f}, for data.foreign holds {len(foreign)} pictures"
         require(count <= len(foreign), "data.share", config.share, bound)
         order = torch.randperm(len(foreign), generator=_generator(config.seed, "foreign")).tolist()
         for i, j in zip(which, order, strict=False):
-            pictures[i], captions[i] = foreign[j]
+            images[i], texts[i] = foreign[j]
     else:
         for i in which:
             generator = _generator(config.seed, config.corrupt, i)
             if config.corrupt == "noise":
-                pictures[i] = noisy(pictures[i], config.strength, generator)
+                images[i] = noisy(pictures[i], config.strength, generator)
+            elif attack is not None:
+                images[i] = attack(pictures[i], generator)
             else:
-                pictures[i] = attack(pictures[i], generator)
-    return pictures, captions, sorted(which)
+                raise TypeError("corrupt: adversarial needs an attack")
+    return images, texts, sorted(which)
 
 
 def noisy(picture: Image.Image, strength: float, generator: torch.Generator) -> Image.Image:

@@ -136,6 +136,7 @@ class AcLora(LoraTuner):
         `signal_rank` chooses the rank. energy: the lowest at which every layer keeps the last p of its energy;
         unified: the I of the last RESTART; per_layer: each layer's own for p.
         """
+        assert self.p is not None, "signal() comes after the last epoch_end()"
         factors = self.factors()
         spectra = {name: product_svd(*pair)[1] for name, pair in factors.items()}
         ranks = {name: rank_for_energy(d, self.p) for name, d in spectra.items()}
