@@ -1,14 +1,16 @@
-"""Writes what is generated from params.yaml and the code that reads it; a test holds both files current.
+"""Writes what is generated from params.yaml and the code; a test holds every file current.
 
     python -m docs.generate
 
-params.schema.json lets editors complete and check params.yaml; docs/reference/knobs.md lists every knob.
+params.schema.json lets editors complete and check params.yaml. docs/reference has every knob (knobs.md) and every
+command (commands.md).
 """
 
 import json
 import textwrap
 from pathlib import Path
 
+from aclora.cli.reference import commands_page
 from aclora.cli.sections import SECTIONS, methods
 from aclora.core import discovery, params
 from aclora.core.config import Config, describe
@@ -18,6 +20,7 @@ ROOT = Path(__file__).parents[1]
 PARAMS = ROOT / params.FILE
 SCHEMA = ROOT / params.SCHEMA
 KNOBS = ROOT / "docs/reference/knobs.md"
+COMMANDS = ROOT / "docs/reference/commands.md"
 
 
 def questions(text: str) -> dict[str, str]:
@@ -131,10 +134,11 @@ def written(value) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-# Every generated file and what makes its content; a page about the commands is one line more.
+# Every generated file and what makes its content.
 FILES = {
     SCHEMA: lambda: json.dumps(schema(), indent=2, ensure_ascii=False) + "\n",
     KNOBS: knobs,
+    COMMANDS: commands_page,
 }
 
 
