@@ -17,7 +17,7 @@ from aclora.tracking import publish, store
 from aclora.tracking.live import live
 from tests.pipeline.conftest import SMALL, Project
 from tests.programs import needed_browser
-from tests.tracking.test_live import by, free_port, server
+from tests.tracking.conftest import by, free_port, server
 
 STYLE = "watercolor"
 
