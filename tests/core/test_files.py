@@ -146,9 +146,12 @@ def test_json_as_the_stages_write_it(tmp_path):
 def test_jsonl_keeps_letters_and_ends_each_line(tmp_path):
     file = tmp_path / "file.jsonl"
     rows = [{"text": "a wäsche"}, {"p": 0.1}]
+    split_by_str = [{"text": "one\u2028two\x85three"}]
     write_jsonl(file, rows)
     assert file.read_bytes() == '{"text": "a wäsche"}\n{"p": 0.1}\n'.encode()
     assert read_jsonl(file) == rows
+    write_jsonl(file, split_by_str)
+    assert read_jsonl(file) == split_by_str
     write_jsonl(file, [])
     assert file.read_bytes() == b""
     assert read_jsonl(file) == []

@@ -37,7 +37,8 @@ def write_json(file: Path, value: object) -> None:
 
 def read_jsonl(file: Path) -> list[dict]:
     """The objects of a JSONL file, one per line."""
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    with file.open(encoding="utf-8") as lines:  # not str.splitlines, which also splits inside of texts, at U+2028
+        return [json.loads(line) for line in lines]
 
 
 def write_jsonl(file: Path, rows: Iterable[dict]) -> None:
