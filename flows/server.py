@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 
 from aclora.core.errors import InputError
-from aclora.core.files import read_json, write_whole
+from aclora.core.files import read_json, write_atomically
 from aclora.project import process
 
 HOST = "127.0.0.1"
@@ -250,7 +250,7 @@ def _spawn(name, command, env=None):
             start_new_session=True,
         )
     started = {"pid": child.pid, "started": psutil.Process(child.pid).create_time()}
-    write_whole(FOLDER / f"{name}.pid", json.dumps(started).encode())
+    write_atomically(FOLDER / f"{name}.pid", json.dumps(started).encode())
 
 
 def _running(name):

@@ -46,7 +46,7 @@ def team(styles: list[str] | None = None, margin: float = 0.05) -> State:
         tasks.fetch()
         names = dvc_graph.chosen(styles)
         changed = dvc_graph.changed_styles(names)
-        log.info("inputs changed: %s", ", ".join(changed) or "of no style")
+        log.info("styles with changed inputs: %s", ", ".join(changed) or "none")
         runs = {style: submit(style, commit).id for style in changed}
         states = wait(runs)
         done = [style for style in changed if states[style].is_completed()]

@@ -18,7 +18,7 @@ from aclora.core.files import (
     sha256,
     write_json,
     write_jsonl,
-    write_whole,
+    write_atomically,
     writing,
 )
 
@@ -31,7 +31,7 @@ def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 
 setattr(*{"before the sync": (os, "fsync", die), "before the rename": (Path, "replace", die)}[sys.argv[2]])
-files.write_whole(Path(sys.argv[1]), b"new", durable=True)
+files.write_atomically(Path(sys.argv[1]), b"new", durable=True)
 """
 
 
@@ -39,7 +39,7 @@ files.write_whole(Path(sys.argv[1]), b"new", durable=True)
 def test_a_file_is_replaced_and_its_folder_created(tmp_path, durable):
     file = tmp_path / "a/b/file"
     for content in (b"old", b"new"):
-        write_whole(file, content, durable)
+        write_atomically(file, content, durable)
         assert file.read_bytes() == content
     assert list(file.parent.iterdir()) == [file]
 
@@ -62,7 +62,7 @@ def test_a_full_disk_leaves_the_old_file_alone(tmp_path):
     file.write_bytes(b"old")
     part_of(file).symlink_to("/dev/full")
     with pytest.raises(OSError, match="No space left"):
-        write_whole(file, b"new")
+        write_atomically(file, b"new")
     assert list(tmp_path.iterdir()) == [file]
     assert file.read_bytes() == b"old"
 

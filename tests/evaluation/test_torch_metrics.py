@@ -120,7 +120,7 @@ def test_a_feature_that_is_no_number_is_found_at_once():
             metric.update(*args)
     with pytest.raises(InputError, match=r"^picture 1 of the batch: one of its features is not a finite number"):
         modules.ImageReward().update(torch.tensor([1.0, torch.inf]))
-    with pytest.raises(InputError, match=r"^picture 2 of the batch: a feature"):
+    with pytest.raises(InputError, match=r"^picture 2 of the batch: one of its features"):
         modules.CLIPScore().update(bad, features(4, 1))
 
 

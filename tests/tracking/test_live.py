@@ -47,7 +47,7 @@ def test_the_live_series_are_the_history(home, capfd):
     assert "tracking" not in capfd.readouterr().err
 
 
-def test_a_training_that_goes_on_doubles_nothing(home):
+def test_a_resumed_training_duplicates_no_point(home):
     def fails():
         raise RuntimeError("out of memory")
 
@@ -63,7 +63,7 @@ def test_a_training_that_goes_on_doubles_nothing(home):
     assert run.info.status == "FINISHED"
 
 
-def test_what_trains_is_killed_and_nothing_of_it_stays(home):
+def test_a_killed_training_leaves_no_sender_behind(home):
     code = (
         "import sys, time; from pathlib import Path; from aclora.tracking.live import live\n"
         f"with live('fog', '{RUN}', '{TRAIN}', Path('history.jsonl')):\n"
@@ -81,38 +81,38 @@ def test_what_trains_is_killed_and_nothing_of_it_stays(home):
     assert series == expected(HISTORY[:1])
 
 
-def test_off_is_off(home, monkeypatch):
+def test_off_sends_nothing_and_costs_nothing(home, monkeypatch):
     monkeypatch.setenv("ACLORA_TRACKING", "off")
     before = (home / "mlflow.db").read_bytes()
     assert train(HISTORY) < 0.1
     assert (home / "mlflow.db").read_bytes() == before
 
 
-def said(capfd):
+def warned_once(capfd):
     lines = [line for line in capfd.readouterr().err.splitlines() if line.strip()]
     assert len(lines) == 1, lines
     assert "MLFLOW_TRACKING_URI" in lines[0]
     assert "`aclora publish fog`" in lines[0]
 
 
-def test_a_server_that_is_not_there_is_said_once(home, monkeypatch, capfd):
+def test_a_missing_server_is_one_line(home, monkeypatch, capfd):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
     train(HISTORY)
-    said(capfd)
+    warned_once(capfd)
 
 
-def test_a_server_that_never_answers_is_said_once(home, monkeypatch, capfd):
+def test_a_server_that_never_answers_is_one_line(home, monkeypatch, capfd):
     with socket.socket() as deaf:
         deaf.bind(("127.0.0.1", 0))
         deaf.listen(16)
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{deaf.getsockname()[1]}")
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
         train(HISTORY)
-        said(capfd)
+        warned_once(capfd)
 
 
 @pytest.mark.slow
-def test_leaving_waits_no_longer_than_it_says(home, monkeypatch, capfd):
+def test_leaving_waits_no_longer_than_promised(home, monkeypatch, capfd):
     with socket.socket() as deaf:
         deaf.bind(("127.0.0.1", 0))
         deaf.listen(16)
@@ -133,7 +133,7 @@ def test_a_server_that_dies_half_way_and_comes_back(home, monkeypatch, capfd):
             process.wait()
 
         train(HISTORY, until=dies)
-        said(capfd)
+        warned_once(capfd)
     monkeypatch.delenv("MLFLOW_TRACKING_URI")  # the server's database, without it
     _, series = shown()
     assert series.items() < expected().items()
@@ -146,7 +146,7 @@ def shown_there(home):
         return base.execute("select count(*) from metrics").fetchone()[0] >= 10
 
 
-def test_a_tail_reads_whole_lines_and_begins_again_where_the_file_was_cut(tmp_path):
+def test_a_tail_reads_complete_lines_and_starts_over_if_the_file_was_cut(tmp_path):
     file = tmp_path / "history.jsonl"
     tail = Tail(file)
     assert tail.new() == []

@@ -57,7 +57,7 @@ def remove_parts(folder: Path) -> None:
         _remove(part)
 
 
-def write_whole(file: Path, content: bytes, durable: bool = False) -> None:
+def write_atomically(file: Path, content: bytes, durable: bool = False) -> None:
     """Replace a file in one step: whatever happens, it is the new one or still the old one.
 
     Missing folders are created. With `durable` content and name are on the disk when this returns, so that a power
