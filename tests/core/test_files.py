@@ -16,9 +16,9 @@ from aclora.core.files import (
     read_jsonl,
     remove_parts,
     sha256,
+    write_atomically,
     write_json,
     write_jsonl,
-    write_atomically,
     writing,
 )
 

@@ -84,20 +84,20 @@ def write_atomically(file: Path, content: bytes, durable: bool = False) -> None:
 
 @contextlib.contextmanager
 def writing(*outs: str | Path) -> Iterator[list[Path]]:
-    """Yield a place beside each out to write to; all move into place at the end, none after an error.
+    """Yield a path beside each out to write to; all move into place at the end, none after an error.
 
-    A place does not exist yet: create a file or a folder there.
+    Nothing exists there yet: create a file or a folder.
     """
-    outs = [Path(out) for out in outs]
-    parts = [part_of(out) for out in outs]
+    places = [Path(out) for out in outs]
+    parts = [part_of(place) for place in places]
     try:
         for part in parts:
             part.parent.mkdir(parents=True, exist_ok=True)
         yield parts
-        for out in outs:
-            _remove(out)
-        for part, out in zip(parts, outs, strict=True):
-            part.replace(out)
+        for place in places:
+            _remove(place)
+        for part, place in zip(parts, places, strict=True):
+            part.replace(place)
     finally:
         for part in parts:
             _remove(part)

@@ -50,7 +50,7 @@ def run(
 
     def emit(raw: bytes) -> None:
         line = raw.decode("utf-8", "replace").rstrip().rsplit("\r", 1)[-1].rstrip()
-        if line:
+        if line and log:
             lines.append(line)
             log(line)
 
