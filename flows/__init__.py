@@ -1,1 +1,5 @@
-"""Prefect's part: when, where, and what is said about it. Each file but the helpers holds the flow of its name."""
+"""Prefect's part: when and where the pipeline runs, retries, and what its pages show.
+
+style, retrain, sweep and team hold the flow of their name; tasks, dvc_graph and worktree are what flows share; server
+and start are commands.
+"""

@@ -39,7 +39,7 @@ def stages(styles: list[str] | None) -> list[Stage]:
         style_of = {s: _style(s.addressing, known) for s in graph if s.path_in_repo == "dvc.yaml"}
         rank = {name: i for i, name in enumerate(known if styles is None else styles)}
         goals = [s for s in style_of if styles is None or style_of[s] in styles]
-        goals.sort(key=lambda s: rank.get(style_of[s], len(known)))
+        goals.sort(key=lambda s: rank.get(style_of[s] or "", len(known)))
         order = dict.fromkeys(n for goal in goals for n in networkx.dfs_postorder_nodes(graph, goal))
         return [
             Stage(s.addressing, tuple(d.addressing for d in graph.successors(s) if d.cmd), _style(s.addressing, known))

@@ -38,7 +38,7 @@ def retrain(styles: list[str] | None = None, margin: float = 0.05) -> State:
             tasks.fetch()
         names = dvc_graph.chosen(styles)
         changed = dvc_graph.changed_styles(names)
-        log.info("inputs changed: %s", ", ".join(changed) or "of no style")
+        log.info("styles with changed inputs: %s", ", ".join(changed) or "none")
         results = tasks.run(changed, remote) if changed else []
         ran = [r.stage.name for r in results if r.outcome in ("Ran", "Restored")]
         commit = worktree.commit(dvc_graph.outs(), f"retrain: {', '.join(changed) or 'earlier results'}")
@@ -50,7 +50,7 @@ def retrain(styles: list[str] | None = None, margin: float = 0.05) -> State:
     verdicts = {name: judge.with_options(task_run_name=f"judge {name}")(name, margin) for name in complete}
     create_markdown_artifact(_page(names, changed, verdicts, links), key="retrain", description="Champions, and why")
     won = [name for name, verdict in verdicts.items() if verdict.promote]
-    summary = f"{len(ran)} stages ran; new champion: {', '.join(won) or 'of no style'}"
+    summary = f"{len(ran)} stages ran; new champions: {', '.join(won) or 'none'}"
     state = tasks.report(results, links, "retrain-stages") if results else Completed()
     return Failed(message=f"{summary}. {state.message}") if state.is_failed() else Completed(message=summary)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 
 from aclora.core.errors import InputError
-from aclora.core.files import read_json, write_whole
+from aclora.core.files import read_json, write_atomically
 from aclora.project import process
 
 HOST = "127.0.0.1"
@@ -28,7 +28,9 @@ SILENCE = 300  # seconds; heartbeats come every 30
 
 def main() -> int:
     """Entry point; the exit status is 1 after a one-line error."""
-    parser = argparse.ArgumentParser(prog="python -m flows.server", description=__doc__.split(": ", 1)[1])
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.server", description="Prefect's server, MLflow and workers on this machine."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     begin = commands.add_parser("start", help="start what is not running, deploy prefect.yaml, print the addresses")
     begin.add_argument("--prefect-port", type=int, default=4200)
@@ -144,7 +146,8 @@ def automate(silence: int) -> None:
     A run of the pool that crashed is scheduled again, the same run with the same parameters; a run without a heartbeat
     for `silence` seconds has crashed.
     """
-    from prefect.automations import Automation, EventTrigger, Posture
+    from prefect import get_client
+    from prefect.automations import AutomationCore, EventTrigger, Posture
     from prefect.client.schemas.objects import StateType
     from prefect.events.actions import ChangeFlowRunState
 
@@ -165,13 +168,13 @@ def automate(silence: int) -> None:
         within=timedelta(seconds=silence),
         **in_pool,
     )
-    retry = ChangeFlowRunState(state=StateType.SCHEDULED, name="AwaitingRetry", message="it crashed: started again")
-    lost = ChangeFlowRunState(state=StateType.CRASHED, message=f"silent for {silence} seconds")
-    for name, trigger, action in (("restart a crashed run", crashed, retry), ("crash a silent run", silent, lost)):
-        try:
-            Automation.read(name=name)  # an existing one stays: a crash goes unseen while it is replaced
-        except ValueError:
-            Automation(name=name, trigger=trigger, actions=[action]).create()
+    again, gone = "it crashed: started again", f"silent for {silence} seconds"
+    retry = ChangeFlowRunState(state=StateType.SCHEDULED, name="AwaitingRetry", message=again, force=False)
+    lost = ChangeFlowRunState(state=StateType.CRASHED, name=None, message=gone, force=False)
+    with get_client(sync_client=True) as client:
+        for name, trigger, action in (("restart a crashed run", crashed, retry), ("crash a silent run", silent, lost)):
+            if not client.read_automations_by_name(name):  # one that exists stays: no crash goes unseen meanwhile
+                client.create_automation(AutomationCore(name=name, trigger=trigger, actions=[action]))
 
 
 def retry_crashed() -> None:
@@ -250,7 +253,7 @@ def _spawn(name, command, env=None):
             start_new_session=True,
         )
     started = {"pid": child.pid, "started": psutil.Process(child.pid).create_time()}
-    write_whole(FOLDER / f"{name}.pid", json.dumps(started).encode())
+    write_atomically(FOLDER / f"{name}.pid", json.dumps(started).encode())
 
 
 def _running(name):

@@ -54,11 +54,10 @@ def start(flow: str, parameters: dict, watch: bool) -> int:
     try:
         with get_client(sync_client=True) as client:
             deployment = client.read_deployment_by_name(f"{flow}/{flow}")
-            unknown = set(parameters) - set(deployment.parameter_openapi_schema["properties"])
-            if unknown:
-                known = deployment.parameter_openapi_schema["properties"]
+            known = (deployment.parameter_openapi_schema or {}).get("properties", {})
+            if unknown := set(parameters) - set(known):
                 raise InputError(f"{flow} has no parameter {min(unknown)!r}; {did_you_mean(min(unknown), known)}")
-            pool = deployment.work_pool_name
+            pool = deployment.work_pool_name or ""
             workers = client.read_workers_for_work_pool(pool)
             run = client.create_flow_run_from_deployment(deployment.id, parameters=parameters)
     except ObjectNotFound:
@@ -72,7 +71,9 @@ def start(flow: str, parameters: dict, watch: bool) -> int:
         print(f"warning: no worker serves the pool {pool!r}: the run waits until one does (`make server`)")
     if not watch:
         return 0
-    state = run_coro_as_sync(wait_for_flow_run(run.id, timeout=None)).state
+    ended = run_coro_as_sync(wait_for_flow_run(run.id, timeout=None))
+    if ended is None or (state := ended.state) is None:
+        raise InputError(f"Prefect at {PREFECT_API_URL.value()} does not say how {run.name} ended")
     print(f"{state.name}: {state.message or ''}")
     return 0 if state.is_completed() else 1
 

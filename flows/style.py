@@ -2,8 +2,9 @@
 
 import contextlib
 
-from prefect import flow, runtime
+from prefect import flow
 from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
 from prefect.states import Failed
 
 from aclora.core.errors import InputError
@@ -11,7 +12,7 @@ from flows import dvc_graph, tasks, worktree
 
 
 def _name() -> str:
-    return ", ".join(runtime.flow_run.parameters.get("styles") or ["all styles"])
+    return ", ".join(flow_run.parameters.get("styles") or ["all styles"])
 
 
 @flow(flow_run_name=_name)

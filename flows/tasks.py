@@ -6,11 +6,14 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
+from uuid import UUID
 
-from prefect import get_run_logger, runtime, task
+from prefect import get_run_logger, task
 from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Failed
 
 from aclora.core import params
@@ -44,7 +47,7 @@ def begin() -> None:
     if "PREFECT__FLOW_RUN_ID" in os.environ:
         process.end_with_parent()
     dvc.mend_lock(get_run_logger().info)
-    if (runtime.flow_run.run_count or 0) > MAX_STARTS:
+    if (flow_run.run_count or 0) > MAX_STARTS:
         raise InputError(f"the run crashed {MAX_STARTS} times: see its log, then start another")
 
 
@@ -73,8 +76,9 @@ def run(styles: list[str] | None, remote: bool) -> list[Result]:
                 wait_for=[states[r.stage.name] for r in needed if r.outcome in DONE],
                 return_state=True,
             )
-            why = state.message or "" if state.name not in DONE else ""
-            results[stage.name] = Result(stage, state.name, time.monotonic() - start, why)
+            outcome = state.name or "Failed"
+            why = state.message or "" if outcome not in DONE else ""
+            results[stage.name] = Result(stage, outcome, time.monotonic() - start, why)
     if ran := [name for name, r in results.items() if r.outcome == "Ran"]:
         dvc_graph.save_to_run_cache(ran)
     # Restored ones too: a run that crashed may not have pushed them
@@ -138,7 +142,9 @@ class Progress:
     """A progress artifact that follows a training's history; silent for a stage that trains nothing."""
 
     def __init__(self, style: str):
-        self.style, self.start, self.file, self.artifact, self.text = style, time.time(), None, None, ""
+        self.style, self.start, self.text = style, time.time(), ""
+        self.file: Path | None = None
+        self.artifact: UUID | None = None
 
     def __call__(self) -> None:
         """Look once, and show what is new."""
@@ -179,7 +185,7 @@ class Progress:
             update_progress_artifact(self.artifact, percent, description=description)
         else:
             key = "training-" + "".join(c if c.isalnum() else "-" for c in self.style.lower())
-            self.artifact = create_progress_artifact(percent, key=key, description=description)
+            self.artifact = cast(UUID, create_progress_artifact(percent, key=key, description=description))
 
 
 @task(cache_policy=NO_CACHE, persist_result=False, task_run_name="publish")

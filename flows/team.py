@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from typing import cast
 from uuid import UUID
 
 import httpx
@@ -46,7 +47,7 @@ def team(styles: list[str] | None = None, margin: float = 0.05) -> State:
         tasks.fetch()
         names = dvc_graph.chosen(styles)
         changed = dvc_graph.changed_styles(names)
-        log.info("inputs changed: %s", ", ".join(changed) or "of no style")
+        log.info("styles with changed inputs: %s", ", ".join(changed) or "none")
         runs = {style: submit(style, commit).id for style in changed}
         states = wait(runs)
         done = [style for style in changed if states[style].is_completed()]
@@ -83,7 +84,7 @@ def submit(style: str, commit: str) -> FlowRun:
         if found := client.read_flow_runs(flow_run_filter=unfinished):
             return found[0]
     parameters = {"styles": [style], "remote": True, "commit": commit}
-    return run_deployment("style/style", parameters=parameters, tags=[tag], timeout=0)
+    return cast(FlowRun, run_deployment("style/style", parameters=parameters, tags=[tag], timeout=0))
 
 
 def wait(runs: dict[str, UUID]) -> dict[str, State]:
@@ -93,7 +94,8 @@ def wait(runs: dict[str, UUID]) -> dict[str, State]:
         while waiting := [style for style in runs if style not in states]:
             for style in waiting:
                 with contextlib.suppress(httpx.HTTPError):  # the server restarts
-                    state = client.read_flow_run(runs[style]).state
+                    if (state := client.read_flow_run(runs[style]).state) is None:
+                        continue
                     since = crashed.setdefault(style, time.monotonic())
                     if state.type != StateType.CRASHED:
                         del crashed[style]

@@ -4,7 +4,6 @@ metrics/<style>/scores.json, and how each figure came about."""
 import csv
 import functools
 import importlib
-import json
 import math
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import torch
 
 from aclora.core import params
 from aclora.core.errors import InputError
-from aclora.core.files import writing
+from aclora.core.files import write_json, writing
 from aclora.core.images import square
 from aclora.core.stage import run
 from aclora.data.pictures import picture_files, read_generated, read_picture
@@ -61,8 +60,8 @@ def main(name: str) -> None:
     images = [row | {"seed": seeds[row["set"], row["file"]]} for row in done.images]
     outs = ("scores.json", "evaluation.json", "per_image.csv", "per_reference.csv")
     with writing(*(f"metrics/{name}/{out}" for out in outs)) as (scores, evaluation, of_images, of_reals):
-        _json({score.key: value for score, value in done.scores.items()}, scores)
-        _json({"reference": reference, "counts": counts, "figures": about}, evaluation)
+        write_json(scores, _rounded({score.key: value for score, value in done.scores.items()}))
+        write_json(evaluation, _rounded({"reference": reference, "counts": counts, "figures": about}))
         _csv(images, of_images)
         _csv(done.reals, of_reals)
 
@@ -89,10 +88,6 @@ def _reference(style, name, config, size):
             f"docs/guides/judge.md); name held-out pictures in styles.{name}.reference if there are any"
         )
     return (names, pictures), f"{len(names)} {'training ' if own else ''}pictures of {chosen}", not own
-
-
-def _json(values, file):
-    file.write_text(json.dumps(_rounded(values), indent=1) + "\n", encoding="utf-8")
 
 
 def _csv(rows, file):

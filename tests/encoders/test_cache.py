@@ -166,7 +166,7 @@ def test_a_picture_whose_features_are_no_numbers_is_named_and_not_kept(encoder, 
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     blue, red = Image.new("RGB", (64, 64), "blue"), Image.new("RGB", (64, 64), "red")
     broken = encoder(folder=folder)
-    with pytest.raises(InputError, match=r"^c\.png: a feature of it is not a finite number"):
+    with pytest.raises(InputError, match=r"^c\.png: one of its features is not a finite number"):
         broken.look([blue, blue, red, red], ["a.png", "b.png", "c.png", "d.png"])
     assert not broken.cache.exists()
     assert broken.look([blue], ["a.png"])["features"].isfinite().all()

@@ -116,11 +116,11 @@ def test_a_feature_that_is_no_number_is_found_at_once():
     bad = features(4, 0)
     bad[2, 3] = torch.nan
     for metric, args in ((modules.FID(), (bad, "real")), (modules.Drift(), (bad, "base"))):
-        with pytest.raises(InputError, match=r"^row 2 of the batch: a feature of it is not a finite number"):
+        with pytest.raises(InputError, match=r"^row 2 of the batch: one of its features is not a finite number"):
             metric.update(*args)
-    with pytest.raises(InputError, match=r"^picture 1 of the batch: a feature of it is not a finite number"):
+    with pytest.raises(InputError, match=r"^picture 1 of the batch: one of its features is not a finite number"):
         modules.ImageReward().update(torch.tensor([1.0, torch.inf]))
-    with pytest.raises(InputError, match=r"^picture 2 of the batch: a feature"):
+    with pytest.raises(InputError, match=r"^picture 2 of the batch: one of its features"):
         modules.CLIPScore().update(bad, features(4, 1))
 
 

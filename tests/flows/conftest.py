@@ -195,7 +195,7 @@ class Site:
         self.arguments = [f"--prefect-port={self.port}", f"--mlflow-port={free_port()}", f"--workers={workers}"]
         self.arguments += arguments
         self.env = {} if mlflow else {"MLFLOW_TRACKING_URI": "sqlite:///nowhere.db"}
-        self.said = self.start()
+        self.output = self.start()
 
     @property
     def api(self) -> str:
@@ -216,8 +216,8 @@ class Site:
 
     def launch(self, flow: str, *parameters: str) -> str:
         """Start a run as a user does; its id."""
-        said = self.project.run("python", "-m", "flows.start", flow, *parameters).stdout
-        return said.split("/runs/flow-run/")[1].split()[0]
+        output = self.project.run("python", "-m", "flows.start", flow, *parameters).stdout
+        return output.split("/runs/flow-run/")[1].split()[0]
 
     def get(self, path: str, **body) -> dict | list:
         """Ask Prefect's REST API."""
@@ -240,8 +240,8 @@ class Site:
 
     def log(self, run: str) -> str:
         """A flow run's state and the last lines of its log: what a failed assertion shows."""
-        told = self.get("logs/filter", logs={"flow_run_id": {"any_": [run]}}, sort="TIMESTAMP_DESC", limit=40)
-        return "\n".join([str(self.state(run)), *(line["message"] for line in reversed(told))])
+        lines = self.get("logs/filter", logs={"flow_run_id": {"any_": [run]}}, sort="TIMESTAMP_DESC", limit=40)
+        return "\n".join([str(self.state(run)), *(line["message"] for line in reversed(lines))])
 
     def tasks(self, run: str) -> dict[str, str]:
         """The outcome of every stage of a run by the stage's name; where it was started again, of the last start."""

@@ -41,8 +41,8 @@ def test_the_first_is_champion_and_the_next_is_compared(project, prefect):
         folder.mkdir(exist_ok=True)
         return champion("watercolor", folder).version
 
-    said, page = run()
-    assert said == "5 stages ran; new champion: watercolor"
+    message, page = run()
+    assert message == "5 stages ran; new champions: watercolor"
     assert "there was no champion: the first one becomes it" in page
     assert version() == "1"
     assert project.run("git", "status", "--porcelain").stdout == ""
@@ -51,10 +51,10 @@ def test_the_first_is_champion_and_the_next_is_compared(project, prefect):
 
     project.edit("params.yaml", "  guidance_scale: ", "  guidance_scale: 1.0")
     commit(project)
-    said, page = run()
+    message, page = run()
     assert "| CLIP score ↑ |" in page
-    moved = "new champion: watercolor" in said
-    assert version() == ("2" if moved else "1")
-    assert ("**The new one is champion**" if moved else "**The champion stays**") in page
+    promoted = "new champions: watercolor" in message
+    assert version() == ("2" if promoted else "1")
+    assert ("**The new one is champion**" if promoted else "**The champion stays**") in page
     assert any(why in page for why in ("better: ", "worse: ", "a draw: "))
     assert project.run("git", "log", "-1", "--format=%s").stdout == "retrain: watercolor\n"

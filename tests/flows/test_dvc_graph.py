@@ -1,4 +1,4 @@
-"""The graph is DVC's: order, styles, what changed and what is made."""
+"""The graph is DVC's: order, styles, changes and outs."""
 
 import pytest
 
@@ -25,13 +25,13 @@ def test_our_own_pipeline_without_the_miniature(monkeypatch):
     assert stages[-1].needs == ("generate@watercolor",)
 
 
-def test_style_after_style_each_stage_after_what_it_needs(toy):
+def test_styles_in_order_and_each_stage_after_what_it_needs(toy):
     one = ["caption", "train-aclora", "evaluate"]
     assert names() == [f"{stage}@{style}" for style in ("oil", "ink") for stage in one]
     assert names(["ink", "oil"]) == [f"{stage}@{style}" for style in ("ink", "oil") for stage in one]
 
 
-def test_a_stage_added_to_dvc_yaml_is_there(toy):
+def test_a_stage_added_to_dvc_yaml_is_found(toy):
     toy.edit("dvc.yaml", "deps: [caption.py, ", "deps: [caption.py, tools, ")
     toy.edit("dvc.yaml", "stages:\n", ADDED)
     assert names(["oil"]) == ["prepare", "caption@oil", "train-aclora@oil", "evaluate@oil", "card@oil"]
@@ -57,7 +57,7 @@ stages:
 """
 
 
-def test_what_changed(toy):
+def test_changed_stages_are_found(toy):
     toy.run("dvc", "repro")
     assert dvc_graph.changed(names()) == set()
     (toy.folder / "pictures/ink/2.png").write_text("another")
@@ -66,7 +66,7 @@ def test_what_changed(toy):
     assert dvc_graph.changed(names()) == {"caption@ink", "train-aclora@ink", "train-aclora@oil"}
 
 
-def test_what_is_made(toy):
+def test_outs_of_all_kinds_are_listed(toy):
     assert set(dvc_graph.outs()) >= {"captions/oil.txt", "adapters/ink", "metrics/oil/scores.json"}
 
 
@@ -75,7 +75,7 @@ def test_an_unknown_style_names_those_that_exist(toy):
         dvc_graph.chosen(["ink", "oill"])
 
 
-def test_a_remote_that_is_needed(toy):
+def test_a_missing_remote_is_an_error_with_its_remedy(toy):
     assert not dvc_graph.has_remote()
     with pytest.raises(InputError, match=r"no default remote: `dvc remote add --default NAME URL`"):
         dvc_graph.require_remote()
@@ -83,7 +83,7 @@ def test_a_remote_that_is_needed(toy):
     dvc_graph.require_remote()
 
 
-def test_a_pipeline_that_dvc_cannot_read(toy):
+def test_a_broken_pipeline_is_dvcs_error_in_one_line(toy):
     toy.edit("dvc.yaml", "${styles}", "${stiles}")
     with pytest.raises(InputError, match=r"^DVC: .*stiles"):
         dvc_graph.stages(None)

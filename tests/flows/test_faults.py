@@ -1,4 +1,4 @@
-"""What a real training of the miniature goes through: its worker killed, its flow killed, then the same bytes."""
+"""A real training of the miniature whose worker or flow is killed ends with the same bytes."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ def miniature(folder):
 
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory):
-    """The adapter of a training that nobody disturbs."""
+    """The adapter of an undisturbed training."""
     project = miniature(tmp_path_factory.mktemp("expected") / "project")
     project.repro()
     return (project.folder / ADAPTER).read_bytes()
@@ -60,7 +60,7 @@ def some_epochs(site, run, least):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", ["worker", "worker and flow"])
-def test_killed_while_training_it_ends_with_the_same_bytes(site, expected, victim):
+def test_a_killed_training_ends_with_the_same_bytes(site, expected, victim):
     shutil.rmtree(site.folder / ".cache", ignore_errors=True)
     shutil.rmtree(site.folder / ".dvc/cache", ignore_errors=True)
     shutil.rmtree(site.folder / "models/adapters/watercolor", ignore_errors=True)

@@ -1,4 +1,4 @@
-"""A child process and what becomes of it when its run loses its worker."""
+"""A child process ends when its run loses its worker."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ dvc.run("repro", "train-aclora@oil", log=print)
 WORKER = "import subprocess, sys; subprocess.run([sys.executable, 'deaf.py'])"
 
 
-def test_a_run_that_does_not_hear_of_its_workers_end_leaves_no_dvc(toy):
+def test_a_run_that_ignores_its_workers_end_leaves_no_dvc(toy):
     toy.edit("params.yaml", "epochs: 2", "epochs: 3000")
     (toy.folder / "deaf.py").write_text(DEAF)
     worker = subprocess.Popen([sys.executable, "-c", WORKER], cwd=toy.folder, env=environment())

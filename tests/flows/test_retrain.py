@@ -19,7 +19,7 @@ def flow(toy, prefect):
     return run
 
 
-def test_only_the_styles_whose_inputs_changed(toy, flow):
+def test_only_styles_with_changed_inputs_run(toy, flow):
     toy.run("dvc", "repro")
     toy.commit()
     (toy.folder / "pictures/ink/2.png").write_text("another")
@@ -34,7 +34,7 @@ def test_only_the_styles_whose_inputs_changed(toy, flow):
 
     state, tasks, _ = flow()
     assert not tasks
-    assert state.message == "0 stages ran; new champion: of no style"
+    assert state.message == "0 stages ran; new champions: none"
 
 
 def test_a_dirty_tree_is_refused(toy, flow):
@@ -46,7 +46,7 @@ def test_a_dirty_tree_is_refused(toy, flow):
 
 
 @pytest.mark.slow
-def test_what_others_pushed_is_fetched(toy, flow):
+def test_pictures_that_others_pushed_are_fetched(toy, flow):
     """A picture known to git by its .dvc file alone, pushed from another clone."""
     shared, bare, other = (toy.folder.parent / name for name in ("shared", "origin.git", "other"))
     toy.run("dvc", "remote", "add", "-q", "--default", "shared", str(shared))
@@ -73,5 +73,5 @@ def test_what_others_pushed_is_fetched(toy, flow):
     assert (toy.folder / "pictures/oil/2.png").read_text() == "more\n"
 
 
-def test_a_margin_out_of_range(flow):
+def test_a_margin_out_of_range_is_an_error(flow):
     assert flow(margin=2)[0].message == "margin = 2.0: must be between 0 and 1"

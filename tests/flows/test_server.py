@@ -17,7 +17,7 @@ def training(site):
 
 @pytest.fixture
 def long(site):
-    """A training of a minute, of a style that no other test has trained so."""
+    """A training of a minute, with parameters that no other test uses."""
     site.seed = getattr(site, "seed", 0) + 1
     before = (site.folder / "params.yaml").read_text()
     site.project.edit("params.yaml", "epochs: 2\n  seed: 0", f"epochs: 3000\n  seed: {site.seed}")
@@ -25,8 +25,8 @@ def long(site):
     (site.folder / "params.yaml").write_text(before)
 
 
-def test_what_is_deployed(site):
-    assert f"Prefect   http://127.0.0.1:{site.port}" in site.said
+def test_pools_flows_schedules_and_automations_are_deployed(site):
+    assert f"Prefect   http://127.0.0.1:{site.port}" in site.output
     found = {d["name"]: d for d in site.get("deployments/filter")}
     assert set(found) == {"style", "retrain", "sweep", "team"}
     for name, deployment in found.items():
@@ -89,7 +89,7 @@ def test_a_killed_worker_leaves_nothing_behind_and_the_run_is_started_again(long
 
 
 @pytest.mark.slow
-def test_cancelled_it_ends_within_fifteen_seconds(long):
+def test_a_cancelled_run_ends_within_fifteen_seconds(long):
     run = long.launch("style", 'styles=["oil"]')
     until(lambda: training(long), 120, "the training")
     done = long.project.run("prefect", "flow-run", "cancel", run, env={"PREFECT_API_URL": long.api})
@@ -141,7 +141,7 @@ def test_a_site_of_two_workers_from_start_to_stop(tmp_path):
 
     site = Site(Toy(tmp_path / "toy"), workers=2, mlflow=True)
     try:
-        mlflow = next(line.split()[1] for line in site.said.splitlines() if line.startswith("MLflow"))
+        mlflow = next(line.split()[1] for line in site.output.splitlines() if line.startswith("MLflow"))
         assert httpx.get(f"{mlflow}/health").text == "OK"
         gpus = [dict(p.environ())["CUDA_VISIBLE_DEVICES"] for p in at_work(site.folder, "prefect worker start")]
         assert sorted(gpus) == ["0", "1"]
@@ -172,6 +172,6 @@ def test_a_site_of_two_workers_from_start_to_stop(tmp_path):
             "a warning that the run will wait",
         )
     finally:
-        said = site.stop()
-    assert "prefect" in said
+        output = site.stop()
+    assert "prefect" in output
     assert not at_work(site.folder, "-m")

@@ -65,14 +65,14 @@ def test_half_a_lock_file_of_a_killed_dvc_stops_no_run(toy, flow, left):
 
 
 @pytest.mark.slow
-def test_what_a_stage_prints_stands_in_the_runs_log(flow, prefect):
+def test_a_stages_output_is_in_the_runs_log(flow, prefect):
     state, _, _ = flow(["oil"])
     run = {"any_": [str(state.state_details.flow_run_id)]}
 
-    def said():
+    def messages():
         return [row["message"] for row in prefect.get("logs/filter", logs={"flow_run_id": run})]
 
-    until(lambda: "captions of oil" in said(), 20, "the stage's line in the log")
+    until(lambda: "captions of oil" in messages(), 20, "the stage's line in the log")
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_progress_while_training(toy, flow):
 
 
 @pytest.mark.slow
-def test_another_machines_work_is_fetched(toy, flow, monkeypatch):
+def test_another_machines_results_are_fetched(toy, flow, monkeypatch):
     shared = toy.folder.parent / "shared"
     toy.run("dvc", "remote", "add", "-q", "--default", "shared", str(shared))
     toy.commit()
@@ -110,7 +110,7 @@ def test_another_machines_work_is_fetched(toy, flow, monkeypatch):
     assert flow(["oil"], remote=True)[1] == dict.fromkeys(ALL[:3], "Restored")
 
 
-def test_without_mlflow_a_run_is_whole(flow, prefect, monkeypatch):
+def test_without_mlflow_a_run_completes(flow, prefect, monkeypatch):
     monkeypatch.delenv("ACLORA_TRACKING")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")

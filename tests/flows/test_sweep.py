@@ -22,7 +22,7 @@ def flow(toy, prefect):
     return run
 
 
-def test_every_combination_once(toy, flow):
+def test_every_combination_runs_once(toy, flow):
     state, rows = flow({"train.seed": [0, 1], "train.epochs": [3]}, ["oil"], at_once=2)
     assert state.is_completed(), state.message
     assert [row["outcome"] for row in rows] == ["ran", "ran"]
@@ -38,7 +38,7 @@ def test_every_combination_once(toy, flow):
 
 
 @pytest.mark.slow
-def test_what_fails_is_named_and_the_others_are_kept(toy, flow):
+def test_a_failed_experiment_is_named_and_the_others_are_kept(toy, flow):
     (toy.folder / "pictures/ink/bad.png").touch()
     toy.commit()
     state, rows = flow({"train.seed": [0, 1]}, at_once=2)
@@ -61,19 +61,19 @@ def test_points_of_a_grid(toy):
         ({"train.seed": [1, 1]}, "grid.train.seed = .*distinct values"),
     ],
 )
-def test_a_grid_that_cannot_be_used(toy, grid, message):
+def test_a_bad_grid_is_an_error_that_names_the_knob(toy, grid, message):
     with pytest.raises(InputError, match=message):
         module.grid_points(grid)
 
 
-def test_names_are_git_names_and_differ(toy):
+def test_names_are_valid_in_git_and_distinct(toy):
     names = {module.name_of("oil", {"a.b": value}) for value in ("x y", "x~y", "x-y", None, 1, "1", "..", "é" * 200)}
     assert len(names) == 8
     for name in names:
         toy.run("git", "check-ref-format", f"refs/exps/ab/cd/{name}")
 
 
-def test_dirt_and_other_bad_input(toy, flow):
+def test_bad_input_runs_nothing(toy, flow):
     (toy.folder / "pictures/ink/2.png").touch()
     state, _ = flow({"train.seed": [0]})
     assert state.is_failed()

@@ -42,7 +42,7 @@ class Clones(Toy):
         self.unlock(folder)
 
     def unlock(self, folder: Path) -> None:
-        """The key of a remote over SSH: a clone's own affair."""
+        """Configure the SSH remote's key, which every clone has for itself."""
         if self.key:
             self.run("dvc", "--cd", str(folder), "remote", "modify", "--local", "shared", "keyfile", self.key)
 
@@ -80,9 +80,9 @@ def test_eight_styles_two_workers_one_lock(clones, servers):
     for folder in others:
         servers.start(folder.name, folder, "worker", "start", "--pool", "gpu", "--limit", "1", "--name", folder.name)
     servers.start("coordinator", clones.folder, "worker", "start", "--pool", "coordinator", "--limit", "1")
-    said = clones.run("python", "-m", "flows.start", "team", "--watch", env=servers.env("start"), check=False).stdout
-    assert "Completed: 8 of 8 styles by the workers, committed " in said, said
-    assert " and pushed; 0 stages ran" in said
+    output = clones.run("python", "-m", "flows.start", "team", "--watch", env=servers.env("start"), check=False).stdout
+    assert "Completed: 8 of 8 styles by the workers, committed " in output, output
+    assert " and pushed; 0 stages ran" in output
 
     # each stage of each style ran once, in one of the workers' clones, and both had some
     states = Counter((t["name"], t["state"]["name"]) for t in servers.ask("task_runs/filter") if "@" in t["name"])
@@ -101,19 +101,19 @@ def test_eight_styles_two_workers_one_lock(clones, servers):
     for one in STYLES:
         assert json.loads((clones.folder / f"metrics/{one}/scores.json").read_text()) == {"kid": 1 / 3}
         assert all(f"{stage}@{one}:" in lock for stage in STAGES)
-    assert "run here" not in said
+    assert "run here" not in output
     if clones.key:
         return
 
-    # what fails on a worker is said, what does not is gathered all the same; nothing else is run
+    # a worker's failure is reported, other results are gathered all the same; nothing else runs
     (clones.folder / "pictures/oil/bad.png").touch()
     (clones.folder / "pictures/ink/2.png").write_text("another")
     clones.commit()
     clones.run("git", "push", "-q")
-    said = clones.run("python", "-m", "flows.start", "team", "--watch", env=servers.env("start"), check=False).stdout
-    assert "Failed: 1 of 2 styles by the workers, committed " in said, said
+    output = clones.run("python", "-m", "flows.start", "team", "--watch", env=servers.env("start"), check=False).stdout
+    assert "Failed: 1 of 2 styles by the workers, committed " in output, output
     why = "caption@oil: pictures/oil/bad.png is no picture: remove it"
-    assert f"; oil: Failed, 1 failed, 2 notrun. {why}\n" in said
+    assert f"; oil: Failed, 1 failed, 2 notrun. {why}\n" in output
     assert clones.run("git", "log", "origin/main", "-1", "--format=%s").stdout == "team: ink\n"
     stale = json.loads(clones.run("dvc", "status", "--json").stdout)
     assert set(stale) == {"caption@oil"}
@@ -173,8 +173,8 @@ def test_bad_input_starts_nothing(pair, prefect, monkeypatch):
     assert message().startswith("remote is true and DVC has no default remote")
 
 
-def test_a_run_under_way_is_joined(pair, prefect):
-    """A coordinator that is started again does not have a style trained a second time."""
+def test_an_unfinished_run_is_joined(pair, prefect):
+    """A coordinator that restarts does not have a style trained again."""
     given = {"styles": ["oil"], "remote": True, "commit": "c" * 40}
     first = submit("oil", "c" * 40)
     assert first.parameters == given

@@ -1,4 +1,4 @@
-"""What is dirty, what is fetched, what is committed."""
+"""Dirt is refused; commits are fetched, made and pushed."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from aclora.project import git
 from flows import dvc_graph, worktree
 
 
-def test_what_dvc_makes_is_no_dirt(toy):
+def test_dvcs_outs_do_not_count_as_dirt_and_are_committed(toy):
     toy.run("dvc", "repro")
     worktree.refuse_dirty(dvc_graph.outs(), "retrain")
     commit = worktree.commit(dvc_graph.outs(), "retrain: all")
@@ -19,7 +19,7 @@ def test_what_dvc_makes_is_no_dirt(toy):
 
 
 @pytest.mark.parametrize("kind", ["changed", "deleted", "staged", "new"])
-def test_everything_else_is(toy, kind):
+def test_any_other_change_is_dirt(toy, kind):
     file = toy.folder / "pictures/oil" / ("2.png" if kind == "new" else "1.png")
     file.unlink() if kind == "deleted" else file.write_text("other")
     if kind == "staged":
@@ -29,7 +29,7 @@ def test_everything_else_is(toy, kind):
         worktree.refuse_dirty(dvc_graph.outs(), "retrain")
 
 
-def test_a_branch_is_forwarded_and_never_merged(toy):
+def test_a_branch_is_fast_forwarded_and_never_merged(toy):
     assert worktree.pull() is None
     other = toy.folder.parent / "other"
     toy.run("git", "clone", "-q", "--bare", ".", str(other.with_suffix(".git")))
@@ -46,7 +46,7 @@ def test_a_branch_is_forwarded_and_never_merged(toy):
         worktree.pull()
 
 
-def test_a_commit_that_others_can_get(toy):
+def test_a_commit_must_be_pushed_before_workers_can_use_it(toy):
     with pytest.raises(InputError, match=r"^commit .{7} is in no branch of a git remote, .*: git push first"):
         worktree.pushed_commit()
     assert not worktree.push()
@@ -63,7 +63,7 @@ def test_a_commit_that_others_can_get(toy):
     assert toy.run("git", "-C", str(other), "log", "-1", "--format=%H", "origin/main").stdout == f"{commit}\n"
 
 
-def test_a_checkout_puts_back_what_dvc_made(toy):
+def test_a_checkout_resets_dvcs_outs(toy):
     first = git.run("rev-parse", "HEAD").strip()
     toy.run("dvc", "repro", "evaluate@oil")
     worktree.commit(dvc_graph.outs(), "all")

@@ -1,4 +1,4 @@
-"""The seeds' experiments are changes of parameters: each trains another adapter and says what it did to the set."""
+"""Each experiment is a change of parameters: it trains another adapter and records what it did to the pictures."""
 
 import hashlib
 import json
@@ -41,7 +41,7 @@ def trained(done, tmp_path_factory):
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_each_is_a_parameter(trained, change):
+def test_a_change_of_parameters_trains_another_adapter(trained, change):
     project, plain = trained
     params = project.folder / "params.yaml"
     before = params.read_bytes()

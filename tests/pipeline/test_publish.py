@@ -17,7 +17,7 @@ from aclora.tracking import publish, store
 from aclora.tracking.live import live
 from tests.pipeline.conftest import SMALL, Project
 from tests.programs import needed_browser
-from tests.tracking.test_live import by, free_port, server
+from tests.tracking.conftest import by, free_port, server
 
 STYLE = "watercolor"
 
@@ -29,7 +29,7 @@ def published(project, *args, env=None):
 
 
 def refused(project, *args, env=None):
-    """What a command that cannot be obeyed says: one line."""
+    """The one-line error of a command that must fail."""
     done = project.run("aclora", *args, env=env)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
@@ -45,7 +45,7 @@ def copied(done, to):
 def project(done, tmp_path_factory):
     """A copy of the finished project, published to the default store."""
     project = copied(done, tmp_path_factory.mktemp("publish") / "project")
-    project.said = published(project)
+    project.output = published(project)
     return project
 
 
@@ -68,7 +68,7 @@ def series(client, run):
 
 
 def view(client, run):
-    """All of a run but its id and times."""
+    """All of a run except its id and times."""
     tags = {k: v for k, v in run.data.tags.items() if k not in ("mlflow.log-model.history",)}
     return tags, run.data.params, series(client, run), [d.dataset.digest for d in run.inputs.dataset_inputs]
 
@@ -94,7 +94,7 @@ def test_a_run_holds_everything(project, monkeypatch):
         history = read_jsonl(project.folder / f"models/adapters/{STYLE}/history.jsonl")
         tags, params, points, _ = view(client, run)
         assert run.info.status == "FINISHED"
-        assert project.said.startswith(f"{STYLE}: runs:/{run.info.run_id}\n")
+        assert project.output.startswith(f"{STYLE}: runs:/{run.info.run_id}\n")
 
         train = lock[f"train-aclora@{STYLE}"]["params"]["params.yaml"]
         assert params["train.epochs"] == str(train["train"]["epochs"]) == "8"
@@ -127,7 +127,7 @@ def test_a_run_holds_everything(project, monkeypatch):
         assert json.loads(given.dataset.profile)["num_rows"] == 12
 
 
-def test_the_patch_is_what_differs_and_nothing_that_the_pipeline_wrote(project, monkeypatch, tmp_path):
+def test_the_patch_holds_the_users_changes_and_nothing_that_the_pipeline_wrote(project, monkeypatch, tmp_path):
     with client_of(project, monkeypatch) as client:
         (run,) = runs(client)
         patch = Path(client.download_artifacts(run.info.run_id, "git/diff.patch", str(tmp_path))).read_text()
@@ -152,18 +152,20 @@ def test_the_adapter_is_a_model_in_the_registry(project, monkeypatch, tmp_path):
         assert own == kept
 
 
-def test_twice_changes_nothing(project):
+def test_publishing_again_changes_nothing(project):
     before, placed = rows(project), sorted((project.folder / "mlartifacts").rglob("*"))
-    assert published(project, STYLE) == project.said
+    assert published(project, STYLE) == project.output
     assert rows(project) == before
     assert sorted((project.folder / "mlartifacts").rglob("*")) == placed
 
 
-def test_what_was_deleted_or_broken_off_comes_back_the_same(project, monkeypatch, tmp_path):
+def test_a_deleted_or_interrupted_run_comes_back_the_same(project, monkeypatch, tmp_path):
     with client_of(project, monkeypatch) as client:
         (run,) = runs(client)
         before = view(client, run), {re.sub(r"\+timestamp.*", "", f) for f in files(client, run)}
-        client.delete_tag(run.info.run_id, "aclora.adapter")  # as if it had been broken off just before the end
+        client.delete_tag(
+            run.info.run_id, "aclora.adapter"
+        )  # as if publishing had been interrupted just before its end
     published(project)
     with client_of(project, monkeypatch) as client:
         assert view(client, *runs(client)) == before[0]
@@ -177,14 +179,14 @@ def test_what_was_deleted_or_broken_off_comes_back_the_same(project, monkeypatch
         assert (view(client, run), {re.sub(r"\+timestamp.*", "", f) for f in files(client, run)}) == before
 
 
-def test_what_live_tracking_began_is_finished(project, monkeypatch, tmp_path):
+def test_a_run_that_live_tracking_began_is_completed(project, monkeypatch, tmp_path):
     monkeypatch.chdir(project.folder)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/half.db")
     monkeypatch.delenv("ACLORA_TRACKING", raising=False)
     record = records.read(STYLE, project.folder)
     half = (project.folder / f"models/adapters/{STYLE}/history.jsonl").read_text().splitlines(True)[:5]
     history = tmp_path / "history.jsonl"
-    # the parameters of a later stage were others when the training ran
+    # a later stage had other parameters when the training ran
     with live(STYLE, "0" * 64, record.train_fingerprint, history):
         history.write_text("".join(half))
     published(project)
@@ -207,7 +209,7 @@ def test_the_champion_is_the_version_that_was_promoted(project, monkeypatch, tmp
 
 
 @pytest.mark.slow
-def test_other_bits_of_the_same_inputs_are_a_run_of_their_own(done, tmp_path, monkeypatch):
+def test_other_results_of_the_same_inputs_are_another_run(done, tmp_path, monkeypatch):
     project = copied(done, tmp_path / "project")
     published(project)
     history = project.folder / f"models/adapters/{STYLE}/history.jsonl"
@@ -223,7 +225,7 @@ def test_other_bits_of_the_same_inputs_are_a_run_of_their_own(done, tmp_path, mo
         assert len(client.search_model_versions(f"name = 'aclora-{STYLE}'")) == 2
 
 
-def test_what_cannot_be_published_is_said_in_a_line(project):
+def test_errors_are_one_line(project):
     assert "style 'wtercolor' is unknown; did you mean 'watercolor'?" in refused(project, "publish", "wtercolor")
     nowhere = {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{free_port()}"}
     assert nowhere["MLFLOW_TRACKING_URI"] in refused(project, "publish", env=nowhere)
@@ -261,7 +263,7 @@ def test_two_runs_side_by_side_in_a_browser(project, tmp_path):
 
 
 def dom(browser, page, profile):
-    """What the page's tables are once they are drawn; nothing before that."""
+    """The page as a browser shows it; None until its tables are drawn."""
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=20000", "--dump-dom"]
     command = [browser, *flags, f"--user-data-dir={profile}/browser", page]
     found = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
@@ -269,17 +271,17 @@ def dom(browser, page, profile):
 
 
 @pytest.mark.slow
-def test_a_training_shows_itself_while_it_trains_and_its_outs_are_the_same(done, tmp_path, monkeypatch):
+def test_tracking_a_training_does_not_change_its_outs(done, tmp_path, monkeypatch):
     """Tracking on, off (how `done` was trained), and to a server that is not there: the same bytes."""
     project = copied(done, tmp_path / "project")
     adapter = project.folder / "models/adapters" / STYLE
     before = digest(adapter)
     address = f"http://127.0.0.1:{free_port()}"
-    for env, said in (({}, ""), ({"MLFLOW_TRACKING_URI": address}, f"tracking: MLFLOW_TRACKING_URI = '{address}'")):
+    for env, warning in (({}, ""), ({"MLFLOW_TRACKING_URI": address}, f"tracking: MLFLOW_TRACKING_URI = '{address}'")):
         trained = project.run("python", "-m", "stages.train_aclora", STYLE, env={"ACLORA_TRACKING": "on"} | env)
         assert trained.returncode == 0
-        assert trained.stderr.count("tracking:") == bool(said)
-        assert said in trained.stderr
+        assert trained.stderr.count("tracking:") == bool(warning)
+        assert warning in trained.stderr
         assert digest(adapter) == before
     with client_of(project, monkeypatch) as client:
         (run,) = runs(client)

@@ -53,7 +53,7 @@ def untouched(clone):
     assert not (clone.folder / "models/adapters" / STYLE).exists()
 
 
-def test_the_recorded_adapter_comes_out_again(clone):
+def test_the_recorded_adapter_is_reproduced(clone):
     done = clone.run("aclora", "reproduce", f"{STYLE}@champion")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "with uncommitted changes" in done.stdout  # the small parameters
@@ -62,7 +62,7 @@ def test_the_recorded_adapter_comes_out_again(clone):
     untouched(clone)
 
 
-def test_another_adapter_is_told_apart_and_the_tree_can_be_kept(clone, origin, monkeypatch):
+def test_a_different_adapter_is_reported_and_the_tree_can_be_kept(clone, origin, monkeypatch):
     with store.connected() as client:
         (run,) = client.search_runs([client.get_experiment_by_name("aclora").experiment_id])
         recorded = run.data.tags["aclora.adapter"]
@@ -79,7 +79,7 @@ def test_another_adapter_is_told_apart_and_the_tree_can_be_kept(clone, origin, m
     assert clone.run("git", "status", "--short").stdout == ""
 
 
-def test_what_cannot_be_had_is_said_in_a_line(clone, origin):
+def test_errors_are_one_line_and_leave_nothing_behind(clone, origin):
     def refused(*args):
         done = clone.run("aclora", "reproduce", *args)
         assert done.returncode == 2

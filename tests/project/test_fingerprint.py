@@ -66,7 +66,7 @@ def both(root):
         ("elsewhere", False, False),
     ],
 )
-def test_it_changes_with_what_is_depended_on(project, file, of_train, of_run):
+def test_it_changes_with_the_dependencies_alone(project, file, of_train, of_run):
     before = both(project)
     assert all(len(f) == 64 for f in before)
     (project / file).write_text("another")
@@ -83,7 +83,7 @@ def test_it_changes_with_what_is_depended_on(project, file, of_train, of_run):
         ("epochs: 3", "epochs:   3", [False, False]),
     ],
 )
-def test_it_changes_with_the_parameters(project, old, new, changed):
+def test_it_changes_with_the_declared_parameters_alone(project, old, new, changed):
     before = both(project)
     file = project / "params.yaml"
     file.write_text(file.read_text().replace(old, new))
@@ -101,7 +101,7 @@ def test_a_renamed_file_of_a_folder_is_another_folder(project):
     assert digest(project / "model") != before
 
 
-def test_what_cannot_be_told_is_said(project, tmp_path):
+def test_missing_styles_files_and_projects_are_errors(project, tmp_path):
     with pytest.raises(InputError, match=r"style 'inc' is unknown; did you mean 'ink'\?"):
         train_fingerprint("inc", project)
     with pytest.raises(InputError, match="is not a DVC project"):

@@ -3,100 +3,19 @@
 import contextlib
 import json
 import os
-import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from aclora.core.errors import InputError
 from aclora.project import records
 from aclora.tracking import store
-from aclora.tracking.live import Tail, live
-from aclora.tracking.reproduce import find
-
-RUN, TRAIN = "ab" * 32, "cd" * 32
-HISTORY = []
-for epoch in range(1, 31):
-    HISTORY.append({"event": "epoch", "epoch": epoch, "loss": 1 / epoch})
-    if epoch % 10 == 0:
-        kept = {"kept_A": [0.5, 0.7], "kept_B": [0.9, None]}
-        HISTORY.append({"event": "restart", "epoch": epoch, "p": epoch / 30, "I": 4, "probe_before": None} | kept)
-
-
-def by(seconds, holds):
-    """Wait until `holds()`; fails after `seconds`."""
-    end = time.monotonic() + seconds
-    while not (found := holds()):
-        assert time.monotonic() < end, "nothing happened in time"
-        time.sleep(0.05)
-    return found
-
-
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory):
-    """A tracking database with nothing in it: making one takes seconds."""
-    file = tmp_path_factory.mktemp("store") / "mlflow.db"
-    code = f"from mlflow import MlflowClient; MlflowClient('sqlite:///{file}').search_experiments()"
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
-    return file
-
-
-@pytest.fixture
-def home(empty_store, tmp_path, monkeypatch):
-    """A project's folder with the default store."""
-    shutil.copy(empty_store, tmp_path / "mlflow.db")
-    monkeypatch.chdir(tmp_path)
-    for name in ("MLFLOW_TRACKING_URI", "ACLORA_TRACKING"):
-        monkeypatch.delenv(name, raising=False)
-    return tmp_path
-
-
-@contextlib.contextmanager
-def server(folder, port):
-    """`mlflow server` on the folder's database; yields its process."""
-    command = ["mlflow", "server", "--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--workers", "1"]
-    command += ["--artifacts-destination", str(folder / "served"), "--port", str(port)]
-    env = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env["PATH"]])
-    with (folder / "server.log").open("w") as log:
-        child = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
-    try:
-        by(60, lambda: answers(port))
-        yield child
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
-
-
-def answers(port):
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-        return True
-
-
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
-
-
-def train(lines, until=None):
-    """Append records as a training does; `until` is waited for half-way. Returns the seconds that leaving took."""
-    history = Path("history.jsonl")
-    with live("fog", RUN, TRAIN, history):
-        with history.open("a") as file:
-            for i, line in enumerate(lines):
-                if until and i == len(lines) // 2:
-                    until()
-                file.write(json.dumps(line) + "\n")
-                file.flush()
-        left = time.monotonic()
-    return time.monotonic() - left
+from aclora.tracking.live import Tail
+from tests.tracking.conftest import HISTORY, RUN, TRAIN, by, free_port, server, train
 
 
 def shown():
@@ -128,7 +47,7 @@ def test_the_live_series_are_the_history(home, capfd):
     assert "tracking" not in capfd.readouterr().err
 
 
-def test_a_training_that_goes_on_doubles_nothing(home):
+def test_a_resumed_training_duplicates_no_point(home):
     def fails():
         raise RuntimeError("out of memory")
 
@@ -144,7 +63,7 @@ def test_a_training_that_goes_on_doubles_nothing(home):
     assert run.info.status == "FINISHED"
 
 
-def test_what_trains_is_killed_and_nothing_of_it_stays(home):
+def test_a_killed_training_leaves_no_sender_behind(home):
     code = (
         "import sys, time; from pathlib import Path; from aclora.tracking.live import live\n"
         f"with live('fog', '{RUN}', '{TRAIN}', Path('history.jsonl')):\n"
@@ -162,38 +81,38 @@ def test_what_trains_is_killed_and_nothing_of_it_stays(home):
     assert series == expected(HISTORY[:1])
 
 
-def test_off_is_off(home, monkeypatch):
+def test_off_sends_nothing_and_costs_nothing(home, monkeypatch):
     monkeypatch.setenv("ACLORA_TRACKING", "off")
     before = (home / "mlflow.db").read_bytes()
     assert train(HISTORY) < 0.1
     assert (home / "mlflow.db").read_bytes() == before
 
 
-def said(capfd):
+def warned_once(capfd):
     lines = [line for line in capfd.readouterr().err.splitlines() if line.strip()]
     assert len(lines) == 1, lines
     assert "MLFLOW_TRACKING_URI" in lines[0]
     assert "`aclora publish fog`" in lines[0]
 
 
-def test_a_server_that_is_not_there_is_said_once(home, monkeypatch, capfd):
+def test_a_missing_server_is_one_line(home, monkeypatch, capfd):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
     train(HISTORY)
-    said(capfd)
+    warned_once(capfd)
 
 
-def test_a_server_that_never_answers_is_said_once(home, monkeypatch, capfd):
+def test_a_server_that_never_answers_is_one_line(home, monkeypatch, capfd):
     with socket.socket() as deaf:
         deaf.bind(("127.0.0.1", 0))
         deaf.listen(16)
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{deaf.getsockname()[1]}")
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
         train(HISTORY)
-        said(capfd)
+        warned_once(capfd)
 
 
 @pytest.mark.slow
-def test_leaving_waits_no_longer_than_it_says(home, monkeypatch, capfd):
+def test_leaving_waits_no_longer_than_promised(home, monkeypatch, capfd):
     with socket.socket() as deaf:
         deaf.bind(("127.0.0.1", 0))
         deaf.listen(16)
@@ -214,7 +133,7 @@ def test_a_server_that_dies_half_way_and_comes_back(home, monkeypatch, capfd):
             process.wait()
 
         train(HISTORY, until=dies)
-        said(capfd)
+        warned_once(capfd)
     monkeypatch.delenv("MLFLOW_TRACKING_URI")  # the server's database, without it
     _, series = shown()
     assert series.items() < expected().items()
@@ -223,13 +142,11 @@ def test_a_server_that_dies_half_way_and_comes_back(home, monkeypatch, capfd):
 
 
 def shown_there(home):
-    import sqlite3
-
     with contextlib.closing(sqlite3.connect(home / "mlflow.db")) as base:
         return base.execute("select count(*) from metrics").fetchone()[0] >= 10
 
 
-def test_a_tail_reads_whole_lines_and_begins_again_where_the_file_was_cut(tmp_path):
+def test_a_tail_reads_complete_lines_and_starts_over_if_the_file_was_cut(tmp_path):
     file = tmp_path / "history.jsonl"
     tail = Tail(file)
     assert tail.new() == []
@@ -244,34 +161,3 @@ def test_a_tail_reads_whole_lines_and_begins_again_where_the_file_was_cut(tmp_pa
     assert tail.new() == []
     file.write_text("")
     assert tail.new() == []
-
-
-def test_parameters_are_flat_texts():
-    values = {
-        "aclora": {"alpha": 1.0, "max_index": None, "noise": "zero"},
-        "method": "aclora",
-        "audit": {"strict": True},
-    }
-    flat = {"aclora.alpha": "1.0", "aclora.max_index": "null", "aclora.noise": "zero", "method": "aclora"}
-    assert records.flat(values) == flat | {"audit.strict": "true"}
-
-
-@pytest.mark.parametrize("name", ["fog@champion", "0123456789abcdef0123456789abcdef", "abcdef", "abc", "fog", "a'b"])
-def test_a_run_that_is_not_there_is_said(home, name):
-    with pytest.raises(InputError, match="run ") as error:
-        find(name)
-    assert str(home) in str(error.value)
-
-
-def test_without_a_store_there_is_nothing_to_find_and_nothing_is_made(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    with pytest.raises(InputError, match="set MLFLOW_TRACKING_URI"):
-        find("fog@champion")
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_live_run_is_not_one_to_reproduce(home):
-    train(HISTORY[:1])
-    with pytest.raises(InputError, match="never published completely: `aclora publish fog`"):
-        find(RUN[:8])

@@ -37,7 +37,8 @@ def write_json(file: Path, value: object) -> None:
 
 def read_jsonl(file: Path) -> list[dict]:
     """The objects of a JSONL file, one per line."""
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    with file.open(encoding="utf-8") as lines:  # not str.splitlines, which also splits inside of texts, at U+2028
+        return [json.loads(line) for line in lines]
 
 
 def write_jsonl(file: Path, rows: Iterable[dict]) -> None:
@@ -56,7 +57,7 @@ def remove_parts(folder: Path) -> None:
         _remove(part)
 
 
-def write_whole(file: Path, content: bytes, durable: bool = False) -> None:
+def write_atomically(file: Path, content: bytes, durable: bool = False) -> None:
     """Replace a file in one step: whatever happens, it is the new one or still the old one.
 
     Missing folders are created. With `durable` content and name are on the disk when this returns, so that a power
@@ -83,20 +84,20 @@ def write_whole(file: Path, content: bytes, durable: bool = False) -> None:
 
 @contextlib.contextmanager
 def writing(*outs: str | Path) -> Iterator[list[Path]]:
-    """Yield a place beside each out to write to; all move into place at the end, none after an error.
+    """Yield a path beside each out to write to; all move into place at the end, none after an error.
 
-    A place does not exist yet: create a file or a folder there.
+    Nothing exists there yet: create a file or a folder.
     """
-    outs = [Path(out) for out in outs]
-    parts = [part_of(out) for out in outs]
+    places = [Path(out) for out in outs]
+    parts = [part_of(place) for place in places]
     try:
         for part in parts:
             part.parent.mkdir(parents=True, exist_ok=True)
         yield parts
-        for out in outs:
-            _remove(out)
-        for part, out in zip(parts, outs, strict=True):
-            part.replace(out)
+        for place in places:
+            _remove(place)
+        for part, place in zip(parts, places, strict=True):
+            part.replace(place)
     finally:
         for part in parts:
             _remove(part)

@@ -10,7 +10,7 @@ def square(picture: Image.Image, size: int) -> Image.Image:
     side = min(picture.size)
     left, top = (picture.width - side) // 2, (picture.height - side) // 2
     box = (left, top, left + side, top + side)
-    # cropped first: a resize with a box would let what lies outside bleed in
+    # cropped first: a resize with a box would let the pixels outside of it bleed in
     return picture.convert("RGB").crop(box).resize((size, size), Image.Resampling.LANCZOS)
 
 

@@ -21,7 +21,7 @@ def die_with_parent() -> None:
         LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def run(main: Callable[[str], None], description: str) -> None:
+def run(main: Callable[[str], None], description: str | None) -> None:
     """Call `main(style)` with the style named on the command line; an `InputError` ends it in one line.
 
     So does a full disk. With ACLORA_DIE_WITH_PARENT in the environment the stage ends when its parent does, however

@@ -1,11 +1,11 @@
 """Pictures in a folder: which they are, in one order, and what they show."""
 
-import json
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
 from aclora.core.errors import InputError
+from aclora.core.files import read_jsonl
 
 KINDS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
@@ -48,7 +48,7 @@ def read_generated(folder: Path, kind: str) -> tuple[list[dict], list[Image.Imag
     again = "run the generate stage again"
     if not listed.is_file():
         raise InputError(f"{folder} holds no generated pictures (prompts.jsonl is missing): {again}")
-    rows = [json.loads(line) for line in listed.read_text(encoding="utf-8").splitlines()]
+    rows = read_jsonl(listed)
     files = [folder / kind / row["file"] for row in rows]
     missing = [file for file in files if not file.is_file()]
     if not rows or missing:

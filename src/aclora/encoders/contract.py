@@ -27,7 +27,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from aclora.core.discovery import load
-from aclora.core.files import sha256, write_whole
+from aclora.core.files import sha256, write_atomically
 from aclora.core.hub import locate, quieten
 from aclora.core.tensors import finite
 
@@ -105,7 +105,7 @@ class Encoder:
         found = {k: v.cpu().contiguous() for k, v in found.items()}
         for values in found.values():
             finite(values, names)
-        write_whole(file, save(found))
+        write_atomically(file, save(found))
         return found
 
     def _key(self, method, args):

@@ -58,7 +58,7 @@ def run(
     """
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", *args]
     result = process.run(command, log, tick, folder, env)
-    if result[0] and any("RWLock-file" in line and "corrupted" in line for line in result[1]):
+    if log and result[0] and any("RWLock-file" in line and "corrupted" in line for line in result[1]):
         mend_lock(log, folder)
         result = process.run(command, log, tick, folder, env)
     return result

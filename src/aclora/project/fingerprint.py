@@ -6,6 +6,7 @@ No clock, no path of a machine and no id is part of it: the same inputs have the
 
 import hashlib
 import json
+from collections.abc import Collection
 from pathlib import Path
 
 from aclora.core.errors import InputError, did_you_mean
@@ -43,7 +44,7 @@ def _stages(repo, style):
     return found
 
 
-def _hash(stages, root, outs=frozenset()):
+def _hash(stages, root, outs: Collection[str] = ()):
     """The hash of the stages' commands, parameters and dependencies, except those inside of `outs`."""
     root = root.resolve()
     inputs = {}

@@ -50,7 +50,7 @@ def run(
 
     def emit(raw: bytes) -> None:
         line = raw.decode("utf-8", "replace").rstrip().rsplit("\r", 1)[-1].rstrip()
-        if line:
+        if line and log:
             lines.append(line)
             log(line)
 
@@ -95,9 +95,10 @@ def _follow(child, emit, tick):
 def reason(lines: list[str]) -> str:
     """The line of a failed command's output that says why.
 
-    That is the last `error: …` (a stage's or git's own), else the first `ERROR: …` (DVC's), else the last line.
+    That is the last `error: …` (a stage's or git's), else the first `ERROR: …` (DVC's), else the first `fatal: …`
+    (git's), else the last line.
     """
-    for prefix, which in (("error: ", -1), ("ERROR: ", 0)):
+    for prefix, which in (("error: ", -1), ("ERROR: ", 0), ("fatal: ", 0)):
         if found := [line for line in lines if line.startswith(prefix)]:
             return found[which].removeprefix(prefix)
     return lines[-1] if lines else "it failed without a message"

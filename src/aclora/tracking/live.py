@@ -115,9 +115,9 @@ def _main():
         signal.signal(number, signal.SIG_IGN)
     stderr = os.fdopen(os.dup(2), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # hides mlflow's own messages
-    style, *fingerprints, history = sys.argv[1:]
+    style, run_fingerprint, train_fingerprint, history = sys.argv[1:]
     try:
-        follow(style, *fingerprints, Path(history))
+        follow(style, run_fingerprint, train_fingerprint, Path(history))
     except Exception as error:
         warn(style, error, stderr)
         os._exit(WARNED)

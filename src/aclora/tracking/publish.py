@@ -45,9 +45,10 @@ def promote(style: str) -> str:
     workspace.require_up_to_date([style])
     with store.connected() as client, _only_publisher(root):
         run = _published(client, style, root)
-        version = str(store.version_of(client, style, run.info.run_id).version)
-        client.set_registered_model_alias(store.model_name(style), "champion", version)
-        return version
+        version = store.version_of(client, style, run.info.run_id)
+        assert version, "publishing a run registers its version"
+        client.set_registered_model_alias(store.model_name(style), "champion", str(version.version))
+        return str(version.version)
 
 
 def champion(style: str, into: Path) -> Champion | None:

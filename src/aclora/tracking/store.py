@@ -121,13 +121,13 @@ def log_texts(client, run_id: str, params: dict[str, str], tags: dict[str, str])
 
 def log_dataset(client, run_id: str, name: str, rows: list[dict], source: str) -> None:
     """Log the rows that describe a data set as the run's input, identified by their hash."""
-    import mlflow.data
     import pandas
+    from mlflow.data.pandas_dataset import from_pandas
     from mlflow.entities import DatasetInput, InputTag
 
     digest = hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()[:36]  # MLflow's longest
     with warnings.catch_warnings(action="ignore"):  # about two kinds of sources that are the same
-        dataset = mlflow.data.from_pandas(pandas.DataFrame(rows), source=source, name=name, digest=digest)
+        dataset = from_pandas(pandas.DataFrame(rows), source=source, name=name, digest=digest)
     entry = DatasetInput(dataset._to_mlflow_entity(), [InputTag("mlflow.data.context", "training")])
     client.log_inputs(run_id, [entry])
 

@@ -17,7 +17,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from aclora.core.config import Config, MustBe
-from aclora.core.files import remove_parts, write_whole
+from aclora.core.files import remove_parts, write_atomically
 
 FOLDER = Path(".cache/training")
 KEPT = 2
@@ -69,7 +69,7 @@ class Checkpoints:
         tensors |= {f"record.{i}": v.contiguous() for i, v in enumerate(self.values)}
         try:
             content = save(tensors, {"about": json.dumps(about)})
-            write_whole(self.folder / f"{epoch:06}.safetensors", content, durable=True)
+            write_atomically(self.folder / f"{epoch:06}.safetensors", content, durable=True)
         except OSError as error:
             if not self.failed:
                 print(
@@ -88,7 +88,7 @@ class Checkpoints:
         lines = "".join(json.dumps(r) + "\n" for r in self.history)
         with contextlib.suppress(OSError):
             remove_parts(self.folder)
-            write_whole(self.log, lines.encode(), durable=True)
+            write_atomically(self.log, lines.encode(), durable=True)
         return self
 
     def clear(self) -> None:
