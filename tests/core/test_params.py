@@ -10,10 +10,10 @@ from aclora.audit.signatures import AuditConfig
 from aclora.core import params
 from aclora.core.errors import InputError
 from aclora.core.method import method_named
+from aclora.core.model import ModelConfig
 from aclora.data.captions import CaptionsConfig
 from aclora.evaluation.evaluate import EvaluateConfig
 from aclora.models.sampling import GenerateConfig
-from aclora.models.stable_diffusion import ModelConfig
 from aclora.training.loop import TrainConfig
 from tests.conftest import ROOT
 

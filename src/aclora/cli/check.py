@@ -8,9 +8,9 @@ def check() -> None:
     from aclora.audit.signatures import AuditConfig
     from aclora.core import params
     from aclora.core.method import method_named
+    from aclora.core.model import ModelConfig
     from aclora.data.captions import CaptionsConfig, caption_folder
     from aclora.models.sampling import GenerateConfig, read_prompts
-    from aclora.models.stable_diffusion import ModelConfig
     from aclora.training.loop import TrainConfig
 
     method = params.method()

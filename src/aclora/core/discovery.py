@@ -1,7 +1,11 @@
-"""Implementations found by folder: a file in a room is a method, a model family, a figure or an encoder."""
+"""Implementations found by folder: a file in a room is a method, a model family, a figure or an encoder.
+
+A file names its class by a constant: METHOD, MODEL, ENCODER.
+"""
 
 import importlib
 import pkgutil
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -9,22 +13,25 @@ from types import ModuleType
 from aclora.core.errors import InputError, did_you_mean
 
 
-def names(room: str) -> list[str]:
-    """The modules of a room ("methods"), sorted, without importing any of them."""
-    package = importlib.import_module(f"aclora.{room}")
-    return sorted(module.name for module in pkgutil.iter_modules(package.__path__) if module.name != "contract")
+def names(room: str, constant: str | None = None) -> list[str]:
+    """The modules of a room ("methods"), sorted, without importing any; with `constant` only those that define it."""
+    (folder,) = importlib.import_module(f"aclora.{room}").__path__
+    found = sorted(module.name for module in pkgutil.iter_modules([folder]) if module.name != "contract")
+    return [name for name in found if constant is None or _defines(Path(folder) / f"{name}.py", constant)]
 
 
-def load(room: str, name: str, knob: str) -> ModuleType:
+def load(room: str, name: str, knob: str, constant: str | None = None) -> ModuleType:
     """The module that `knob` names: a file of the room, or a module of one's own by its dotted name.
 
-    Raises `InputError` for a name that is neither.
+    Raises `InputError` for a name that is neither, and for a module that does not define `constant`.
     """
-    if "." in name:
-        return outside(name, knob)
-    if name not in names(room):
-        raise InputError(f"{knob} = {name!r} is unknown; {did_you_mean(name, names(room))}")
-    return importlib.import_module(f"aclora.{room}.{name}")
+    if "." not in name and name not in names(room):
+        raise InputError(f"{knob} = {name!r} is unknown; {did_you_mean(name, names(room, constant))}")
+    module = outside(name, knob) if "." in name else importlib.import_module(f"aclora.{room}.{name}")
+    if constant and not hasattr(module, constant):
+        known = did_you_mean(name, names(room, constant))
+        raise InputError(f"{knob} = {name!r}: {module.__name__} defines no {constant}; {known}")
+    return module
 
 
 def outside(name: str, knob: str) -> ModuleType:
@@ -42,3 +49,7 @@ def outside(name: str, knob: str) -> ModuleType:
         raise InputError(
             f"{knob} = {name!r}: there is no such module; name one that Python finds from the project's folder"
         ) from None
+
+
+def _defines(file, constant):
+    return re.search(rf"^{constant} = ", file.read_text(encoding="utf-8"), re.MULTILINE) is not None

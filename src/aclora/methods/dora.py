@@ -3,7 +3,7 @@
 import dataclasses
 
 from aclora.core.errors import require
-from aclora.lora.tuner import TARGETS, PeftTuner
+from aclora.lora.tuner import PeftTuner
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Dora(PeftTuner):
         return LoraConfig(
             r=self.rank,
             lora_alpha=self.rank,
-            target_modules=list(TARGETS),
+            target_modules=self.targets,
             init_lora_weights="gaussian",
             use_dora=True,
         )

@@ -3,7 +3,7 @@
 import dataclasses
 
 from aclora.core.errors import require
-from aclora.lora.tuner import TARGETS, PeftTuner
+from aclora.lora.tuner import PeftTuner
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +26,7 @@ class LoHa(PeftTuner):
     def peft_config(self):
         from peft import LoHaConfig
 
-        return LoHaConfig(r=self.rank, alpha=self.rank, target_modules=list(TARGETS))
+        return LoHaConfig(r=self.rank, alpha=self.rank, target_modules=self.targets)
 
 
 METHOD = LoHa

@@ -3,7 +3,7 @@
 import dataclasses
 
 from aclora.core.errors import require
-from aclora.lora.tuner import TARGETS, PeftTuner
+from aclora.lora.tuner import PeftTuner
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +26,7 @@ class LoKr(PeftTuner):
     def peft_config(self):
         from peft import LoKrConfig
 
-        return LoKrConfig(r=self.rank, alpha=self.rank, target_modules=list(TARGETS))
+        return LoKrConfig(r=self.rank, alpha=self.rank, target_modules=self.targets)
 
 
 METHOD = LoKr
