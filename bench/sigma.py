@@ -12,9 +12,9 @@ import time
 import torch
 
 from aclora.core import params
-from aclora.lora.tuner import TARGETS
+from aclora.core.model import ModelConfig, load_model
+from aclora.lora.tuner import matching
 from aclora.methods.trilora import top_singular_values
-from aclora.models import stable_diffusion as backbone
 
 SHAPES = [(320, 320), (640, 640), (1280, 1280), (1280, 2048)]
 
@@ -46,8 +46,8 @@ def main() -> None:
             name = f"{shape[0]} × {shape[1]}"
             times = f"{ours * 1e3:6.0f} ms {full * 1e3:6.0f} ms {full / ours:6.1f}"
             print(f"{name:>12} {rank:5} {times} {error(found, true[:rank]):23.1e}")
-    unet = backbone.load_pipeline(params.load("model", backbone.ModelConfig)).unet
-    weights = [m.weight.detach() for name, m in unet.named_modules() if name.endswith(TARGETS)]
+    model = load_model(params.load("model", ModelConfig))
+    weights = [layer.weight.detach() for layer in matching(model.network, model.adapter_layers).values()]
     for rank in (4, 32):
         worst = max(error(top_singular_values(w, rank), torch.linalg.svdvals(w)[:rank]) for w in weights)
         print(f"the miniature's {len(weights)} attention weights, rank {rank}: {worst:.1e}")

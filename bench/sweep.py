@@ -32,12 +32,12 @@ def run(spec: str, style: str, seed: int, epochs: int) -> dict:
 
     from aclora.core import params
     from aclora.core.method import method_named
+    from aclora.core.model import ModelConfig, load_model
     from aclora.data.captions import with_trigger
     from aclora.data.pictures import read_pictures
     from aclora.evaluation.evaluate import evaluate, project_figures
-    from aclora.models import stable_diffusion as backbone
     from aclora.models.sampling import GenerateConfig, read_prompts, sample
-    from aclora.training.loop import Diffusion, Encoded, TrainConfig, fit
+    from aclora.training.loop import Encoded, TrainConfig, fit, fixed_loss
     from miniature.drawing import held_out
 
     name, *knobs = spec.split()
@@ -49,41 +49,40 @@ def run(spec: str, style: str, seed: int, epochs: int) -> dict:
     base = params.value("train") | {"epochs": epochs, "seed": seed}
     config = params.build(TrainConfig, base | train, "train", Path(spec))
     set_seed(config.seed)
-    pipe = backbone.load_pipeline(params.load("model", backbone.ModelConfig))
-    size = backbone.native_size(pipe)
+    model = load_model(params.load("model", ModelConfig))
+    size = model.size
     generate = params.load("generate", GenerateConfig)
     plain = read_prompts(Path(generate.prompts))
     prompts = {"": [with_trigger(p, TRIGGER) for p in plain], "plain_": plain}
     seeds = [generate.seed + i for i in range(len(plain))]
 
-    def made(kind):
-        return {p + kind: list(sample(pipe, said, seeds, generate, size)) for p, said in prompts.items()}
+    def drawn_by(kind):
+        return {prefix + kind: list(sample(model, p, seeds, generate, size)) for prefix, p in prompts.items()}
 
     def encoded(pictures, captions):
-        mean, std = backbone.encode_pictures(pipe, pictures, size)
-        return Encoded(mean, std, backbone.encode_prompts(pipe, [with_trigger(c, TRIGGER) for c in captions], size))
+        mean, std = model.encode_pictures(pictures, size)
+        return Encoded(mean, std, model.encode_prompts([with_trigger(c, TRIGGER) for c in captions], size))
 
-    pictures = _once(Path("bench/build/base"), lambda: made("base"))
+    pictures = _once(Path("bench/build/base"), lambda: drawn_by("base"))
     folder = Path("data/styles") / style
     training = read_pictures(folder)
     data = encoded(training, [f.read_text() for f in sorted(folder.glob("*.txt"))])
     drawn = held_out(style, HELD_OUT, size)
     unseen = encoded([p for p, _ in drawn], [s.caption for _, s in drawn])
-    diffusion = Diffusion(pipe.unet, backbone.training_scheduler(pipe), backbone.predict)
     marks = {max(1, epochs * k // 14) for k in (1, 2, 4, 7, 10, 14)}
-    losses, last, moved = {0: diffusion.fixed_loss(unseen, draws=2)}, None, 0.0
-    if parameters := method.attach(pipe.unet):
-        for record in fit(diffusion, data, method, parameters, config, Accelerator(cpu=True)):
+    losses, last, moved = {0: fixed_loss(model, unseen, draws=2)}, None, 0.0
+    if parameters := method.attach(model.network, model.adapter_layers):
+        for record in fit(model, data, method, parameters, config, Accelerator(cpu=True)):
             if record["event"] == "epoch" and record["epoch"] in marks:
-                losses[record["epoch"]] = diffusion.fixed_loss(unseen, draws=2)
+                losses[record["epoch"]] = fixed_loss(model, unseen, draws=2)
             if record["event"] == "restart":
                 last = record["I"]
                 moved = max(moved, abs(record["probe_after"] / record["probe_before"] - 1))
-    trained = diffusion.fixed_loss(data, draws=8)
-    pictures |= made("adapter") if parameters else {p + "adapter": pictures[p + "base"] for p in prompts}
+    trained = fixed_loss(model, data, draws=8)
+    pictures |= drawn_by("adapter") if parameters else {p + "adapter": pictures[p + "base"] for p in prompts}
     look = _looking()
     names = [str(i) for i in range(len(plain))]
-    sets = {kind: look(made, names, prompts["plain_" if "plain" in kind else ""]) for kind, made in pictures.items()}
+    sets = {kind: look(shown, names, prompts["plain_" if "plain" in kind else ""]) for kind, shown in pictures.items()}
     real = [p for p, _ in held_out(style, 256, size)]
     done = evaluate(project_figures(), sets, look(real), look(training), True, style, look.labels)
     about = {"setting": spec, "style": style, "seed": seed, "epochs": epochs}

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from aclora.core.model import Model, ModelConfig, load_model
 from aclora.models.sampling import GenerateConfig, contact_sheet, sample
-from aclora.models.stable_diffusion import ModelConfig, load_pipeline, native_size
 from miniature import captioner, clip, data, dino, reward
 from miniature.drawing import HELD_OUT, STYLES, draw, held_out, world
 from miniature.judge import truth
@@ -55,12 +55,6 @@ def images(pixels):
     return [Image.fromarray(p) for p in pixels]
 
 
-def pipeline(home: Path):
-    """The text-to-image pipeline in `home`."""
-    folder = str(home / "pipeline")
-    return load_pipeline(ModelConfig(name=folder, revision=None, watch=folder, family="stable_diffusion"))
-
-
 def side_accuracy(logits, wanted):
     """Share of the objects that are there whose side is right; logits (n, o, 3), wanted (n, o)."""
     there = wanted >= 0
@@ -87,21 +81,27 @@ def held_out_sets(size: int) -> dict[str, list]:
     return {"plain": plain} | {style: held_out(style, 100, size) for style in STYLES}
 
 
+def pipeline(home: Path) -> Model:
+    """The text-to-image model in `home`."""
+    folder = str(home / "pipeline")
+    return load_model(ModelConfig(name=folder, watch=folder, revision=None, family="stable_diffusion"))
+
+
 def measure(home: Path, count: int) -> dict:
     """All figures of the networks in `home`: `count` prompts, half of them with pairs of colour and object never
     trained on, and held-out drawings."""
-    pipe = pipeline(home)
+    model = pipeline(home)
     judge = Judge.from_pretrained(home / "judge")
-    size = native_size(pipe)
+    size = model.size
     sets = held_out_sets(size)
-    quality = {name: psnr(pipe.vae, arrays([p for p, _ in drawn])) for name, drawn in sets.items()}
+    quality = {name: psnr(model.vae, arrays([p for p, _ in drawn])) for name, drawn in sets.items()}
     return {
         "vae": {
             "psnr_plain": quality.pop("plain"),
             "psnr_styled": float(np.mean(list(quality.values()))),
             "psnr_in_style": quality,
         },
-        **followed(pipe, judge, count, size),
+        **followed(model, judge, count, size),
         "judge": {
             name: read_by(judge, [p for p, _ in drawn], [s for _, s in drawn], name) for name, drawn in sets.items()
         },
@@ -112,13 +112,13 @@ def measure(home: Path, count: int) -> dict:
     }
 
 
-def followed(pipe, judge, count, size) -> dict:
+def followed(model: Model, judge, count, size) -> dict:
     """What the judge finds of `count` prompts in the pictures generated, and, as their ceiling, in drawings of the same
     scenes through the autoencoder. An unsaid side is the model's own choice and does not count."""
     scenes = [world.compose(random.Random(HELD_OUT + 10_000 + i), unseen=i % 2 == 1) for i in range(count)]
     drawn = [draw(HELD_OUT + 10_000 + i, size, unseen=i % 2 == 1)[0] for i in range(count)]
-    made = list(sample(pipe, [s.caption for s in scenes], list(range(count)), SAMPLING, size))
-    through = images(data.reconstructed(pipe.vae, arrays(drawn)))
+    made = list(sample(model, [s.caption for s in scenes], list(range(count)), SAMPLING, size))
+    through = images(data.reconstructed(model.vae, arrays(drawn)))
     said = [i for i, s in enumerate(scenes) if len(s.things) == 2 or " on the " in s.caption or "middle" in s.caption]
     odd = range(1, count, 2)
     out = {}
@@ -131,15 +131,15 @@ def followed(pipe, judge, count, size) -> dict:
     return out
 
 
-def sheet(pipe):
+def sheet(model: Model):
     """Prompts × seeds, and below each style beside its reconstruction."""
-    size = native_size(pipe)
+    size = model.size
     seeds = [0, 1, 2, 3, 4, 5]
-    made = iter(sample(pipe, [p for p in PROMPTS for _ in seeds], seeds * len(PROMPTS), SAMPLING, size))
+    made = iter(sample(model, [p for p in PROMPTS for _ in seeds], seeds * len(PROMPTS), SAMPLING, size))
     rows, cells = list(PROMPTS), [[next(made) for _ in seeds] for _ in PROMPTS]
     for style in STYLES:
         three = [p for p, _ in held_out(style, 3, size)]
-        back = images(data.reconstructed(pipe.vae, arrays(three)))
+        back = images(data.reconstructed(model.vae, arrays(three)))
         rows.append(f"{style}: drawn, and through the autoencoder")
         cells.append([p for pair in zip(three, back, strict=True) for p in pair])
     return contact_sheet(rows, [f"seed {s}" for s in seeds], cells, cell=128)

@@ -10,10 +10,10 @@ from aclora.core import params
 from aclora.core.errors import InputError
 from aclora.core.files import writing
 from aclora.core.images import square
+from aclora.core.model import ModelConfig, load_model
 from aclora.core.stage import run
 from aclora.data.captions import with_trigger
 from aclora.data.pictures import read_pictures
-from aclora.models import stable_diffusion as backbone
 from aclora.models.sampling import GenerateConfig, contact_sheet, load_adapter, nearest, read_prompts, sample
 
 FILES = {"trained": "pytorch_lora_weights.safetensors", "signal": "signal.safetensors"}
@@ -22,38 +22,37 @@ FILES = {"trained": "pytorch_lora_weights.safetensors", "signal": "signal.safete
 def main(name: str) -> None:
     style = params.load(f"styles.{name}", params.StyleConfig)
     config = params.load("generate", GenerateConfig)
-    model = params.load("model", backbone.ModelConfig)
+    base_model = params.load("model", ModelConfig)
     folder = Path("models/adapters") / name
     about = json.loads((folder / "adapter.json").read_text(encoding="utf-8"))
     weights = folder / FILES[config.adapter]
     if config.adapter == "trained" and (folder / "adapter_config.json").exists():
-        weights = folder  # a tuner of PEFT's that is no product of two factors
+        weights = folder  # in PEFT's format, where the change is no product of two factors
     if about["layers"] and not weights.exists():
         raise InputError(
             f"generate.adapter = {config.adapter!r}: {about['method']} has no {weights.name}; choose trained"
         )
-    shown = read_prompts(Path(config.prompts))
-    plain = [p for p in shown for _ in range(config.images_per_prompt)]
+    written = read_prompts(Path(config.prompts))
+    plain = [p for p in written for _ in range(config.images_per_prompt)]
     sets = {
         "": [with_trigger(p, style.trigger) for p in plain],
-        "without_trigger": [p for p in shown for _ in range(config.without_trigger)],
+        "without_trigger": [p for p in written for _ in range(config.without_trigger)],
     }
-    pipe = backbone.load_pipeline(model)
-    pipe.to("cuda" if torch.cuda.is_available() else "cpu")
+    model = load_model(base_model).to("cuda" if torch.cuda.is_available() else "cpu")
 
-    def made():
-        return {k: list(sample(pipe, p, _seeds(config, p), config, about["size"])) for k, p in sets.items()}
+    def draw():
+        return {k: list(sample(model, p, _seeds(config, p), config, about["size"])) for k, p in sets.items()}
 
-    base = made()
+    base = draw()
     adapter = base
     if about["layers"]:
-        load_adapter(pipe, weights)
-        adapter = made()
+        load_adapter(model, weights)
+        adapter = draw()
 
     training = [square(p, about["size"]) for p in read_pictures(Path(style.pictures))]
-    near = nearest(adapter[""], training)
+    closest = nearest(adapter[""], training)
     rows = range(0, len(plain), config.images_per_prompt)[: config.sheet_rows]
-    cells = [[base[""][i], adapter[""][i], training[near[i]]] for i in rows]
+    cells = [[base[""][i], adapter[""][i], training[closest[i]]] for i in rows]
     columns = ["base model", f"with the adapter ({about['method']})", "nearest training picture"]
     with writing(f"data/generated/{name}", f"metrics/{name}/contact_sheet.png") as (out, sheet):
         for key, prompts in sets.items():

@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-from safetensors import safe_open
 from safetensors.torch import load_file
 
 from aclora.audit.plots import restarts_plot, spectra_plot
@@ -14,6 +13,7 @@ from aclora.core import params
 from aclora.core.errors import InputError
 from aclora.core.files import writing
 from aclora.core.stage import run
+from aclora.lora.files import read
 
 
 def main(name: str) -> None:
@@ -31,8 +31,8 @@ def main(name: str) -> None:
         spectra, cut = {}, None
         trained = folder / "pytorch_lora_weights.safetensors"
         if trained.exists():
-            factors = _factors(trained, layers)
-            spectra = {k: v.numpy() for k, v in final_spectra(factors).items()}
+            factors = read(trained).factors
+            spectra = {k: v.numpy() for k, v in final_spectra({layer: factors[layer] for layer in layers}).items()}
             if (folder / "signal.json").exists():
                 signal = json.loads((folder / "signal.json").read_text(encoding="utf-8"))
                 cut = signal["rank"]
@@ -51,14 +51,9 @@ def main(name: str) -> None:
     for signature, seen in report.get("signatures", {}).items():
         if seen["found"]:
             print(f"audit: {signature.replace('_', ' ')} in {name}: {json.dumps(seen)}")
-    # the files stand by now: what failed can be looked at
+    # the files are written by now, so that whoever reads the error can look at them
     if config.strict and (why := failure(report)):
         raise InputError(f"{name}: {why} (audit.strict: true; {metrics}/audit.json has more)")
-
-
-def _factors(file, layers):
-    with safe_open(file, "pt") as tensors:
-        return {layer: tuple(tensors.get_tensor(f"unet.{layer}.lora_{x}.weight") for x in "AB") for layer in layers}
 
 
 def _table(rows, columns, file):

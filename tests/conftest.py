@@ -1,4 +1,4 @@
-"""A tiny Stable Diffusion of the real classes with random weights, and small helpers."""
+"""Tiny models of the real classes with random weights, and small helpers."""
 
 import os
 
@@ -20,11 +20,11 @@ def section(name: str, into: type, /, **changes):
     return into(**params.value(name, ROOT / params.FILE) | changes)
 
 
-def model_config(folder: Path):
+def model_config(folder: Path, family: str = "stable_diffusion"):
     """The section `model` for a pipeline's folder."""
-    from aclora.models.stable_diffusion import ModelConfig
+    from aclora.core.model import ModelConfig
 
-    return section("model", ModelConfig, name=str(folder), watch=str(folder))
+    return section("model", ModelConfig, name=str(folder), watch=str(folder), family=family)
 
 
 def make_method(name: str, /, **knobs):
@@ -50,12 +50,31 @@ def tiny_folder(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def tiny_sd3_folder(tmp_path_factory) -> Path:
+    """A StableDiffusion3Pipeline's folder: 16×16 pictures, latents 8×8×8, a transformer of width 32."""
+    from tests import tiny_sd3
+
+    return tiny_sd3.build(tmp_path_factory.mktemp("tiny_sd3") / "pipeline")
+
+
+def model_at(folder: Path, family: str = "stable_diffusion"):
+    """The model in a folder, loaded afresh as the stages load it."""
+    from aclora.core.model import load_model
+
+    return load_model(model_config(folder, family=family))
+
+
 @pytest.fixture
 def tiny(tiny_folder):
-    """The tiny pipeline, loaded afresh as the stages load it."""
-    from aclora.models.stable_diffusion import load_pipeline
+    """The tiny Stable Diffusion, loaded afresh."""
+    return model_at(tiny_folder)
 
-    return load_pipeline(model_config(tiny_folder))
+
+@pytest.fixture
+def tiny_sd3(tiny_sd3_folder):
+    """The tiny Stable Diffusion 3, loaded afresh."""
+    return model_at(tiny_sd3_folder, "stable_diffusion_3")
 
 
 @pytest.fixture

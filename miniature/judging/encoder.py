@@ -83,7 +83,7 @@ class Judge(nn.Module):
             raise InputError(
                 f"evaluate.judge = {str(folder)!r}: no judge there; it is models/miniature/judge in the repository"
             )
-        with loading("judge", folder):
+        with loading("evaluate.judge", folder):
             judge = cls(**json.loads((folder / "config.json").read_text(encoding="utf-8")))
             tensors = load_file(folder / "model.safetensors")
             judge.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})

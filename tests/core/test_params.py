@@ -13,10 +13,10 @@ from aclora.core import params
 from aclora.core.config import Config
 from aclora.core.errors import InputError
 from aclora.core.method import method_named
+from aclora.core.model import ModelConfig
 from aclora.evaluation.evaluate import EvaluateConfig
 from aclora.models.captioner import CaptionsConfig
 from aclora.models.sampling import GenerateConfig
-from aclora.models.stable_diffusion import ModelConfig
 from aclora.training.loop import TrainConfig
 from tests.conftest import ROOT, section
 

@@ -183,7 +183,7 @@ def test_no_such_folder(tmp_path):
 
 
 def test_a_hub_name_needs_its_commit():
-    with pytest.raises(InputError, match=r"give the commit that is meant, openai/clip-vit-large-patch14@<commit>$"):
+    with pytest.raises(InputError, match=r"give the commit, openai/clip-vit-large-patch14@<commit>$"):
         locate("evaluate.clip", "openai/clip-vit-large-patch14", "")
 
 
@@ -191,7 +191,7 @@ def test_a_hub_name_without_a_network_says_where_to_put_the_folder(encoder):
     with pytest.raises(InputError) as error:
         encoder("dino", "aclora-tests/nobody@0123abc")
     said = str(error.value)
-    assert said.startswith("evaluate.dino = 'aclora-tests/nobody@0123abc' is not to be had from the hub (")
+    assert said.startswith("evaluate.dino = 'aclora-tests/nobody@0123abc' cannot be fetched from the hub (")
     assert "`hf download aclora-tests/nobody --revision 0123abc --include '*.json'" in said
     assert "--local-dir models/encoders/dino`, put that folder here and name it" in said
     assert said.endswith(", put it there, or set the knob to null")

@@ -12,7 +12,6 @@ from aclora.core.errors import InputError
 from aclora.lora.export import guess_base, write
 from aclora.lora.files import read
 from aclora.lora.names import kohya_name, layer_name, layers_per_block
-from aclora.lora.tuner import TARGETS
 
 HEADER = {
     "method": "aclora",
@@ -21,6 +20,7 @@ HEADER = {
     "style": "fog",
     "fingerprint": "ab12",
 }
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 XL = {  # SDXL's blocks in small: no attention in the first, several transformers in the others
     "sample_size": 8,
     "block_out_channels": (8, 16, 16),
@@ -60,7 +60,7 @@ def xl_pipeline(**changes):
 @pytest.fixture(params=["sd", "sdxl", "sdxl of one layer a block"])
 def pipe(request):
     if request.param == "sd":
-        return request.getfixturevalue("tiny")
+        return request.getfixturevalue("tiny").pipe
     return xl_pipeline(**SHALLOW if "one" in request.param else {})
 
 
@@ -68,7 +68,7 @@ def base_of(pipe):
     return "sdxl" if "XL" in type(pipe).__name__ else "sd15"
 
 
-def random_factors(unet, rank=lambda i: 3, kinds=nn.Linear, ends=TARGETS, dtype=torch.float32):
+def random_factors(unet, rank=lambda i: 3, kinds=nn.Linear, ends=ATTENTION, dtype=torch.float32):
     """lora_A and lora_B of the layers whose names end so, the i-th of rank(i)."""
     rng = torch.Generator().manual_seed(0)
     factors = {}
@@ -143,7 +143,7 @@ def test_what_is_written_is_read(pipe, tmp_path, to, rank):
 @pytest.mark.parametrize("to", ["peft", "diffusers", "kohya"])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_stays_what_it_is(tiny, tmp_path, to, dtype):
-    factors = random_factors(tiny.unet, dtype=dtype)
+    factors = random_factors(tiny.network, dtype=dtype)
     write(tmp_path / "a.safetensors", factors, {}, to, "sd15")
     found = read(tmp_path / "a.safetensors").factors
     assert all(torch.equal(x, y) for n, pair in factors.items() for x, y in zip(found[n], pair, strict=True))
@@ -151,7 +151,7 @@ def test_half_precision_stays_what_it_is(tiny, tmp_path, to, dtype):
 
 @pytest.mark.parametrize("to", ["peft", "diffusers", "kohya"])
 def test_the_same_adapter_is_the_same_bytes(tiny, tmp_path, to):
-    factors = random_factors(tiny.unet, mixed)
+    factors = random_factors(tiny.network, mixed)
     written = set()
     for i in range(5):
         place = tmp_path / f"{i}.safetensors"
@@ -163,7 +163,7 @@ def test_the_same_adapter_is_the_same_bytes(tiny, tmp_path, to):
 
 @pytest.mark.parametrize("pipeline", ["sd", "sdxl"])
 def test_convolutions_too(tiny, tmp_path, pipeline):
-    pipe = tiny if pipeline == "sd" else xl_pipeline()
+    pipe = tiny.pipe if pipeline == "sd" else xl_pipeline()
     blocks = {n: m for n, m in pipe.unet.named_modules() if "_block" in n and isinstance(m, (nn.Linear, nn.Conv2d))}
     factors = random_factors(pipe.unet, lambda i: 2, (nn.Linear, nn.Conv2d), tuple(blocks))
     assert {a.ndim for a, _ in factors.values()} == {2, 4}
@@ -229,7 +229,7 @@ def test_kohyas_header_tells_who_made_it_of_what_and_for_what(tiny, tmp_path):
         "sdxl": ("sdxl_base_v1-0", "False", "stable-diffusion-xl-v1-base/lora"),
     }
     for base, (version, is_v2, architecture) in expected.items():
-        write(tmp_path / "a.safetensors", random_factors(tiny.unet), HEADER, "kohya", base, name="other")
+        write(tmp_path / "a.safetensors", random_factors(tiny.network), HEADER, "kohya", base, name="other")
         with safe_open(tmp_path / "a.safetensors", "pt") as file:
             header = file.metadata()
         assert header.items() >= HEADER.items()
@@ -243,7 +243,7 @@ def test_kohyas_header_tells_who_made_it_of_what_and_for_what(tiny, tmp_path):
 
 
 def test_kohyas_file_has_an_alpha_for_every_layer(tiny, tmp_path):
-    factors = random_factors(tiny.unet, mixed)
+    factors = random_factors(tiny.network, mixed)
     write(tmp_path / "a.safetensors", factors, {}, "kohya", "sd15")
     tensors = load_file(tmp_path / "a.safetensors")
     assert len(tensors) == 3 * len(factors)
@@ -257,7 +257,7 @@ def test_kohyas_file_has_an_alpha_for_every_layer(tiny, tmp_path):
 def test_a_header_from_elsewhere_keeps_what_it_says_of_the_adapter_alone(tiny, tmp_path):
     foreign = {"ss_network_dim": "128", "ss_learning_rate": "1e-4", "sshs_model_hash": "00", "modelspec.title": "Fog"}
     foreign |= {"lora_adapter_metadata": "{}", "modelspec.trigger_phrase": "in fog"}
-    factors = random_factors(tiny.unet)
+    factors = random_factors(tiny.network)
     for to in ("diffusers", "kohya", "peft"):
         write(tmp_path / to / "a.safetensors", factors, foreign, to, "sd15")
         header = read(tmp_path / to / "a.safetensors").header
@@ -290,7 +290,7 @@ def test_what_cannot_be_written_is_said(tmp_path):
 
 
 def test_pefts_config_says_scale_one_for_every_rank(tiny, tmp_path):
-    factors = random_factors(tiny.unet, mixed)
+    factors = random_factors(tiny.network, mixed)
     write(tmp_path, factors, HEADER, "peft")
     config = json.loads((tmp_path / "adapter_config.json").read_text(encoding="utf-8"))
     assert (config["r"], config["lora_alpha"], config["base_model_name_or_path"]) == (5, 5, "owner/model")

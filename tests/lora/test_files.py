@@ -233,7 +233,7 @@ def test_pefts_other_tuners_are_named(tiny, tmp_path, name):
 
     make = {"loha": peft.LoHaConfig, "lokr": peft.LoKrConfig, "dora": peft.LoraConfig, "adalora": peft.AdaLoraConfig}
     knobs = {"dora": {"use_dora": True}, "adalora": {"total_step": 9}}.get(name, {})
-    peft.get_peft_model(tiny.unet, make[name](target_modules=["to_q"], **knobs)).save_pretrained(tmp_path)
+    peft.get_peft_model(tiny.network, make[name](target_modules=["to_q"], **knobs)).save_pretrained(tmp_path)
     with pytest.raises(InputError, match=f"(?i)is {name}, not the product of two factors"):
         read(tmp_path)
 

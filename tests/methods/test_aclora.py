@@ -8,7 +8,7 @@ import torch
 from aclora.core.errors import InputError
 from aclora.core.method import EpochEnd
 from aclora.methods.aclora import AcLoraConfig
-from tests.conftest import make_method, model_config, section
+from tests.conftest import make_method, model_at, section
 
 BASE = {"restart_every": 2, "max_rank": 6}
 
@@ -17,7 +17,7 @@ def run(tiny, epochs=7, **knobs):
     """(factors, optimizer, records, signal) of a short made-up training; the loss falls, gradients are drawn."""
     torch.manual_seed(0)
     method = make_method("aclora", **BASE | knobs)
-    parameters = method.attach(tiny.unet)
+    parameters = method.attach(tiny.network, tiny.adapter_layers)
     optimizer = torch.optim.AdamW(parameters, lr=5e-3)
     rng, records = torch.Generator().manual_seed(3), []
     with torch.no_grad():
@@ -66,10 +66,9 @@ CHANGES = [
 @pytest.fixture(scope="module")
 def usual(tiny_folder):
     """The outcome by default, and on the product."""
-    from aclora.models.stable_diffusion import load_pipeline
 
     def made(**knobs):
-        return outcome(run(load_pipeline(model_config(tiny_folder)), **knobs))
+        return outcome(run(model_at(tiny_folder), **knobs))
 
     return {"factors": made(), "product": made(restart_on="product")}
 
@@ -111,7 +110,7 @@ def test_the_function_keeps_its_signal_on_the_product(tiny):
     method = make_method("aclora", restart_every=1, max_rank=6, restart_on="product", threshold=0.9)
     rng = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        for p in method.attach(tiny.unet):
+        for p in method.attach(tiny.network, tiny.adapter_layers):
             p += 0.1 * torch.randn(p.shape, generator=rng)
     before = {name: b @ a for name, (a, b) in method.factors().items()}
     optimizer = torch.optim.AdamW([torch.zeros(1, requires_grad=True)])
@@ -123,11 +122,8 @@ def test_the_function_keeps_its_signal_on_the_product(tiny):
 
 
 def test_p_is_fixed_or_capped(tiny_folder):
-    from aclora.models.stable_diffusion import load_pipeline
-
     def of(**knobs):
-        pipe = load_pipeline(model_config(tiny_folder))
-        _, _, records, (_, report) = run(pipe, **knobs)
+        _, _, records, (_, report) = run(model_at(tiny_folder), **knobs)
         return [r["p"] for r in records], report["p"]
 
     free, _ = of()
@@ -165,7 +161,7 @@ def test_what_makes_no_sense_is_refused_in_one_line(knobs, said):
 @pytest.mark.parametrize("on", ["factors", "product"])
 def test_weights_that_are_no_numbers_stop_with_layer_and_epoch(tiny, value, on):
     method = make_method("aclora", restart_every=1, max_rank=4, restart_on=on)
-    parameters = method.attach(tiny.unet)
+    parameters = method.attach(tiny.network, tiny.adapter_layers)
     with torch.no_grad():
         parameters[3][0, 0] = value
     name = list(method.factors())[1]

@@ -9,15 +9,15 @@ from safetensors import safe_open
 from aclora.core.errors import InputError
 from aclora.core.method import EpochEnd, method_named
 from aclora.lora.export import save_diffusers, save_tuner
-from aclora.lora.tuner import TARGETS
+from aclora.lora.tuner import matching
 from aclora.models.sampling import load_adapter
-from tests.conftest import make_method, model_config
+from tests.conftest import make_method, model_at
 
 
 def attach(tiny, name="aclora", seed=0, **knobs):
     torch.manual_seed(seed)
     made = make_method(name, **knobs)
-    parameters = made.attach(tiny.unet)
+    parameters = made.attach(tiny.network, tiny.adapter_layers)
     return made, parameters
 
 
@@ -25,7 +25,7 @@ def predict(tiny):
     rng = torch.Generator().manual_seed(5)
     x, text = torch.randn(2, 4, 8, 8, generator=rng), torch.randn(2, 3, 32, generator=rng)
     with torch.no_grad():
-        return tiny.unet(x, torch.tensor([1, 500]), text, return_dict=False)[0]
+        return tiny.network(x, torch.tensor([1, 500]), text, return_dict=False)[0]
 
 
 def disturb(parameters, seed=1):
@@ -47,6 +47,7 @@ def end(epoch, epochs=10, loss=0.4, optimizer=None, probes=None):
 RANKS = {"lora": "rank", "aclora": "max_rank", "trilora": "rank", "dora": "rank", "loha": "rank", "lokr": "rank"}
 RANKS |= {"adalora": "init_r"}
 FACTORED = ("lora", "aclora", "trilora", "adalora")
+ATTENTION = (".to_q", ".to_k", ".to_v", ".to_out.0")
 
 
 def knobs_of(name, rank):
@@ -67,7 +68,7 @@ def test_the_function_is_unchanged_at_the_start(tiny, name):
 
 @pytest.mark.parametrize("name", RANKS)
 def test_every_parameter_matters_and_the_base_stays(tiny, name):
-    frozen = {n: p.clone() for n, p in tiny.unet.named_parameters()}
+    frozen = {n: p.clone() for n, p in tiny.network.named_parameters()}
     _, parameters = attach(tiny, name, **knobs_of(name, 3))
     disturb(parameters)
     before = predict(tiny)
@@ -76,7 +77,7 @@ def test_every_parameter_matters_and_the_base_stays(tiny, name):
             p += 0.5
             assert not torch.equal(predict(tiny), before), p.shape
             p -= 0.5
-    now = dict(tiny.unet.named_parameters())
+    now = dict(tiny.network.named_parameters())
     for n, p in frozen.items():
         kept = next(v for k, v in now.items() if k.replace(".base_layer", "").replace(".base.", ".") == n)
         assert torch.equal(kept, p)
@@ -84,8 +85,6 @@ def test_every_parameter_matters_and_the_base_stays(tiny, name):
 
 @pytest.mark.parametrize("name", RANKS)
 def test_what_is_saved_is_what_was_trained(tiny, tiny_folder, tmp_path, name):
-    from aclora.models.stable_diffusion import load_pipeline
-
     made, parameters = attach(tiny, name, **knobs_of(name, 3))
     disturb(parameters)
     if factors := made.factors():
@@ -94,7 +93,7 @@ def test_what_is_saved_is_what_was_trained(tiny, tiny_folder, tmp_path, name):
     else:
         place = tmp_path
         save_tuner(place, *made.weights(), {"trigger": "zxq style"})
-    other = load_pipeline(model_config(tiny_folder))
+    other = model_at(tiny_folder)
     before = predict(other)
     load_adapter(other, place)
     assert not torch.allclose(predict(other), before, atol=1e-3)
@@ -104,7 +103,7 @@ def test_what_is_saved_is_what_was_trained(tiny, tiny_folder, tmp_path, name):
 
 @pytest.mark.parametrize("name", RANKS)
 def test_the_layers_are_the_attentions(tiny, name):
-    expected = [n for n, _ in tiny.unet.named_modules() if n.endswith(TARGETS)]
+    expected = [n for n, _ in tiny.network.named_modules() if n.endswith(ATTENTION)]
     made, _ = attach(tiny, name, **knobs_of(name, 2))
     assert made.layer_names() == expected
 
@@ -116,7 +115,7 @@ def test_a_rank_above_a_layers_side_names_its_knob(tiny, name):
 
 
 def test_triloras_sigma_starts_as_the_weights_own(tiny):
-    weights = {n: m.weight.clone() for n, m in tiny.unet.named_modules() if n.endswith(TARGETS)}
+    weights = {n: m.weight.clone() for n, m in matching(tiny.network, tiny.adapter_layers).items()}
     made, _ = attach(tiny, "trilora", rank=4)
     for name, layer in made.tuned.items():
         own = torch.linalg.svdvals(weights[name].double())[:4].float()
@@ -143,7 +142,7 @@ def trained(tiny, steps=30, **knobs):
     rng = torch.Generator().manual_seed(5)
     x, text = torch.randn(2, 4, 8, 8, generator=rng), torch.randn(2, 3, 32, generator=rng)
     for step in range(1, steps + 1):
-        out = tiny.unet(x, torch.tensor([1, 500]), text, return_dict=False)[0]
+        out = tiny.network(x, torch.tensor([1, 500]), text, return_dict=False)[0]
         penalty = made.penalty()
         ((out - wanted).square().mean() + (0 if penalty is None else penalty)).backward()
         optimizer.step()
@@ -160,31 +159,27 @@ def test_adalora_spends_its_budget_of_rank(tiny):
 
 
 def test_adaloras_penalty_keeps_factors_orthogonal(tiny, tiny_folder):
-    from aclora.models.stable_diffusion import load_pipeline
-
     def off(made):
         made.config = made.config.model_copy(update={"orth_reg_weight": 1.0})
         return made.penalty().item()
 
-    other = load_pipeline(model_config(tiny_folder))
+    other = model_at(tiny_folder)
     assert off(trained(tiny, orth_reg_weight=1.0)) < off(trained(other, orth_reg_weight=0.0))
 
 
 @pytest.mark.parametrize("knob", [{"warmup": 0.6}, {"final": 0.1}])
 def test_adaloras_schedule_matters(tiny, tiny_folder, knob):
-    from aclora.models.stable_diffusion import load_pipeline
-
-    other = load_pipeline(model_config(tiny_folder))
+    other = model_at(tiny_folder)
     one, changed = (m.factors() for m in (trained(tiny), trained(other, **knob)))
     assert any(not torch.equal(one[n][0], changed[n][0]) for n in one)
 
 
 def test_every_attention_layer_gets_one_and_nothing_else_trains(tiny):
-    expected = {n for n, _ in tiny.unet.named_modules() if n.endswith(TARGETS)}
+    expected = {n for n, _ in tiny.network.named_modules() if n.endswith(ATTENTION)}
     made, parameters = attach(tiny, "lora", rank=2)
     assert set(made.factors()) == expected
     trained = {id(p) for p in parameters}
-    assert trained == {id(p) for p in tiny.unet.parameters() if p.requires_grad}
+    assert trained == {id(p) for p in tiny.network.parameters() if p.requires_grad}
 
 
 def test_base_trains_nothing(tiny):
@@ -291,16 +286,14 @@ def test_a_run_without_a_restart_still_has_its_threshold(tiny):
 
 
 def test_a_saved_adapter_loads_into_diffusers_as_it_was(tiny, tiny_folder, tmp_path):
-    from aclora.models.stable_diffusion import load_pipeline
-
     made, parameters = attach(tiny, "lora", rank=3)
     disturb(parameters)
     save_diffusers(tmp_path / "pytorch_lora_weights.safetensors", made.factors(), {"trigger": "zxq style"})
     for load in (
-        lambda pipe: load_adapter(pipe, tmp_path / "pytorch_lora_weights.safetensors"),
-        lambda pipe: pipe.load_lora_weights(tmp_path),
+        lambda model: load_adapter(model, tmp_path / "pytorch_lora_weights.safetensors"),
+        lambda model: model.pipe.load_lora_weights(tmp_path),
     ):
-        other = load_pipeline(model_config(tiny_folder))
+        other = model_at(tiny_folder)
         load(other)
         assert torch.equal(predict(other), predict(tiny))
     with safe_open(tmp_path / "pytorch_lora_weights.safetensors", "pt") as file:
@@ -308,7 +301,10 @@ def test_a_saved_adapter_loads_into_diffusers_as_it_was(tiny, tiny_folder, tmp_p
 
 
 def test_the_same_adapter_is_the_same_file(tmp_path):
-    factors = {"a": (torch.ones(2, 5), torch.ones(4, 2)), "b": (torch.zeros(2, 5), torch.ones(3, 2))}
+    factors = {
+        "mid_block.a": (torch.ones(2, 5), torch.ones(4, 2)),
+        "mid_block.b": (torch.zeros(2, 5), torch.ones(3, 2)),
+    }
     header = {"trigger": "zxq style", "method": "lora", "style": "x", "base_model": "y"}
     written = set()
     for _ in range(20):
@@ -316,13 +312,11 @@ def test_the_same_adapter_is_the_same_file(tmp_path):
         written.add((tmp_path / "a.safetensors").read_bytes())
     assert len(written) == 1
     with safe_open(tmp_path / "a.safetensors", "pt") as file:
-        assert torch.equal(file.get_tensor("unet.b.lora_B.weight"), torch.ones(3, 2))
+        assert torch.equal(file.get_tensor("unet.mid_block.b.lora_B.weight"), torch.ones(3, 2))
         assert file.metadata()["style"] == "x"
 
 
 def test_mixed_ranks_load_at_their_own_scale(tiny, tiny_folder, tmp_path):
-    from aclora.models.stable_diffusion import load_pipeline
-
     made, parameters = attach(tiny, max_rank=6, restart_every=1, signal_rank="per_layer")
     disturb(parameters)
     with torch.no_grad():  # one layer of nearly rank one beside flat ones
@@ -331,9 +325,9 @@ def test_mixed_ranks_load_at_their_own_scale(tiny, tiny_folder, tmp_path):
     cut, report = made.signal()
     assert len(set(report["rank"].values())) > 1
     save_diffusers(tmp_path / "signal.safetensors", cut, {})
-    other = load_pipeline(model_config(tiny_folder))
+    other = model_at(tiny_folder)
     load_adapter(other, tmp_path / "signal.safetensors")
     for name, (a, b) in cut.items():
-        layer = other.unet.get_submodule(name)
+        layer = other.network.get_submodule(name)
         delta = layer.get_delta_weight("default_0")
         torch.testing.assert_close(delta, b @ a, rtol=1e-5, atol=1e-6)

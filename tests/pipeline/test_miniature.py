@@ -3,12 +3,11 @@
 import pytest
 import yaml
 
-from aclora.models.stable_diffusion import load_pipeline, native_size
 from miniature import captioner, clip, dino, reward
 from miniature.card import NETWORKS
 from miniature.drawing import draw
 from miniature.judging.encoder import Judge
-from tests.conftest import model_config
+from tests.conftest import model_at
 
 
 @pytest.mark.slow
@@ -23,8 +22,7 @@ def test_every_part_is_trained_from_nothing_and_loads(project):
     done = project.run("dvc", "repro", "miniature/dvc.yaml", env={"PYTHONPATH": str(project.folder)})
     assert done.returncode == 0, done.stdout + done.stderr
     build = project.folder / "miniature/build"
-    pipe = load_pipeline(model_config(build / "pipeline"))
-    assert native_size(pipe) == 64
+    assert model_at(build / "pipeline").size == 64
     assert Judge.from_pretrained(build / "judge").feature_scale > 0
     sets = {"plain": [draw(i) for i in range(6)], "oil": [draw(i, style="oil") for i in range(6)]}
     assert 0 <= clip.measure(build / "clip", sets, among=5)["retrieval"] <= 1

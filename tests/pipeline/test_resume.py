@@ -71,7 +71,7 @@ def test_killed_at_a_failpoint_it_goes_on(small, whole, point, nth, stand):
     assert process.communicate(timeout=DEADLINE) is not None
     assert process.returncode == -signal.SIGKILL
     assert kept(small)[-1] == f"{stand:06}.safetensors"
-    assert re.search(rf"watercolor: goes on after epoch {stand} of 8", train(small))
+    assert re.search(rf"watercolor: resumes after epoch {stand} of 8", train(small))
     assert adapter(small) == whole
     assert kept(small) == []
 
@@ -81,7 +81,7 @@ def test_killed_with_its_outs_half_in_place_it_goes_on(small, whole):
     process = start(small, "tests.pipeline.kill_at", "outs", "1", "watercolor")
     process.communicate(timeout=DEADLINE)
     assert process.returncode == -signal.SIGKILL
-    assert "goes on after epoch 8 of 8" in train(small)
+    assert "resumes after epoch 8 of 8" in train(small)
     assert adapter(small) == whole
 
 

@@ -10,9 +10,8 @@ from accelerate import Accelerator
 
 from aclora.core.errors import InputError
 from aclora.core.files import part_of
-from aclora.models import stable_diffusion as backbone
 from aclora.training.checkpoints import Checkpoints, CheckpointsConfig
-from aclora.training.loop import Diffusion, fit
+from aclora.training.loop import fit
 from tests.conftest import make_method, section
 from tests.training.test_loop import fresh, short, style  # noqa: F401, a fixture
 
@@ -20,14 +19,13 @@ EPOCHS = 6
 KNOBS = {"aclora": {"max_rank": 4, "restart_every": 2}, "adalora": {"init_r": 4, "target_r": 2, "warmup": 0.0}}
 
 
-def train(pipe, kept, name, until=EPOCHS, **more):
+def train(model, kept, name, until=EPOCHS, **more):
     """Train up to an epoch of EPOCHS, as if stopped then; the method."""
     torch.manual_seed(0)
     method = make_method(name, **KNOBS.get(name, {}))
-    parameters = method.attach(pipe.unet)
-    diffusion = Diffusion(pipe.unet, backbone.training_scheduler(pipe), backbone.predict)
+    parameters = method.attach(model.network, model.adapter_layers)
     config = short(epochs=EPOCHS, **more)
-    records = fit(diffusion, style(), method, parameters, config, Accelerator(cpu=True), checkpoints=kept)
+    records = fit(model, style(), method, parameters, config, Accelerator(cpu=True), checkpoints=kept)
     for record in records:
         if record["epoch"] > until:
             break

@@ -1,13 +1,12 @@
-"""The loop on a tiny UNet: repeatable, steered by every knob, and stopped by a loss that is no number."""
+"""The loop on a tiny model: repeatable, steered by every knob, and stopped by a loss that is no number."""
 
 import pytest
 import torch
 from accelerate import Accelerator
 
 from aclora.core.errors import InputError
-from aclora.models import stable_diffusion as backbone
-from aclora.training.loop import Diffusion, Encoded, TrainConfig, fit
-from tests.conftest import make_method, model_config, section
+from aclora.training.loop import Encoded, TrainConfig, denoise, fit, fixed_loss
+from tests.conftest import make_method, model_at, section
 
 
 def short(**knobs):
@@ -21,22 +20,20 @@ def style(n=5, seed=0):
     return Encoded(mean, torch.full_like(mean, 0.1), {"prompt_embeds": text})
 
 
-def train(pipe, config=None, name="aclora", data=None, **knobs):
+def train(model, config=None, name="aclora", data=None, **knobs):
     """(records, final factors, loss at fixed noise) of one run."""
     torch.manual_seed(0)
     method = make_method(name, **knobs or {"max_rank": 4, "restart_every": 1})
     data = data or style()
-    parameters = method.attach(pipe.unet)
-    diffusion = Diffusion(pipe.unet, backbone.training_scheduler(pipe), backbone.predict)
-    records = list(fit(diffusion, data, method, parameters, config or short(), Accelerator(cpu=True)))
-    pipe.unet = diffusion.unet
-    return records, [m.clone() for pair in method.factors().values() for m in pair], diffusion.fixed_loss(data)
+    parameters = method.attach(model.network, model.adapter_layers)
+    records = list(fit(model, data, method, parameters, config or short(), Accelerator(cpu=True)))
+    return records, [m.clone() for pair in method.factors().values() for m in pair], fixed_loss(model, data)
 
 
 @pytest.fixture
 def fresh(tiny_folder):
-    """A way to load the tiny pipeline again and again."""
-    return lambda: backbone.load_pipeline(model_config(tiny_folder))
+    """A way to load the tiny model again and again."""
+    return lambda: model_at(tiny_folder)
 
 
 def test_two_runs_are_the_same_to_the_bit(fresh):
@@ -58,10 +55,9 @@ def test_records_come_in_order(fresh):
 
 def test_training_lowers_the_loss_it_is_measured_by(fresh):
     config = short(epochs=12)
-    pipe = fresh()
-    data = style()
-    before = Diffusion(pipe.unet, backbone.training_scheduler(pipe), backbone.predict).fixed_loss(data)
-    _, _, after = train(pipe, config, "lora", data, rank=8)
+    model, data = fresh(), style()
+    before = fixed_loss(model, data)
+    _, _, after = train(model, config, "lora", data, rank=8)
     assert after < 0.97 * before
 
 
@@ -83,14 +79,13 @@ def test_every_training_knob_matters(fresh, change):
     _, plain, _ = train(fresh())
     torch.manual_seed(0)
     method = make_method("aclora", max_rank=4, restart_every=1)
-    pipe = fresh()
-    parameters = method.attach(pipe.unet)
-    diffusion = Diffusion(pipe.unet, backbone.training_scheduler(pipe), backbone.predict)
+    model = fresh()
+    parameters = method.attach(model.network, model.adapter_layers)
     from accelerate.state import AcceleratorState
 
     AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = Accelerator(cpu=True, mixed_precision=config.mixed_precision)
-    list(fit(diffusion, style(), method, parameters, config, accelerator))
+    list(fit(model, style(), method, parameters, config, accelerator))
     AcceleratorState._reset_state(reset_partial_state=True)
     changed = [m for pair in method.factors().values() for m in pair]
     assert not all(torch.equal(x, y) for x, y in zip(plain, changed, strict=True))
@@ -124,27 +119,31 @@ def test_a_loss_that_is_no_number_names_the_knob(fresh):
 
 
 def test_the_fixed_loss_does_not_move_by_itself_and_leaves_the_generators_alone(fresh):
-    pipe = fresh()
-    diffusion = Diffusion(pipe.unet, backbone.training_scheduler(pipe), backbone.predict)
+    model = fresh()
     state = torch.get_rng_state()
-    assert diffusion.fixed_loss(style()) == diffusion.fixed_loss(style(), batch=16)
-    assert diffusion.fixed_loss(style()) == pytest.approx(diffusion.fixed_loss(style(), batch=3), rel=1e-5)
+    assert fixed_loss(model, style()) == fixed_loss(model, style(), batch=16)
+    assert fixed_loss(model, style()) == pytest.approx(fixed_loss(model, style(), batch=3), rel=1e-5)
     assert torch.equal(state, torch.get_rng_state())
 
 
-def test_noise_prediction_is_told_from_velocity(fresh):
-    pipe = fresh()
-    scheduler = backbone.training_scheduler(pipe)
+def test_a_perfect_prediction_has_no_loss(fresh):
+    model = fresh()
     x, noise = torch.randn(2, 2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     times = torch.tensor([10, 700])
-    perfect = {
-        "v_prediction": scheduler.get_velocity(x, noise, times),
-        "epsilon": noise,
-    }
-    for kind, answer in perfect.items():
-        scheduler.register_to_config(prediction_type=kind)
-        diffusion = Diffusion(pipe.unet, scheduler, lambda unet, noisy, t, text, y=answer: y)
-        assert diffusion.loss(x, noise, times, {}).item() == 0
-    scheduler.register_to_config(prediction_type="sample")
-    with pytest.raises(InputError, match="prediction_type"):
-        Diffusion(pipe.unet, scheduler, backbone.predict)
+    perfect = model.target(x, noise, times)
+    model.predict = lambda noisy, times, text: perfect
+    assert denoise(model, x, noise, times, {})[0].item() == 0
+    loss, prediction, noisy = denoise(model, x, noise + 1, times, {})
+    assert loss.item() > 0.5
+    assert torch.equal(prediction, perfect)
+    assert torch.equal(noisy, model.noisy(x, noise + 1, times))
+
+
+def test_the_fixed_times_lie_one_in_each_equal_share_of_the_schedule(fresh):
+    model, seen = fresh(), []
+    predict = model.predict
+    model.predict = lambda noisy, times, text: seen.append(times) or predict(noisy, times, text)
+    fixed_loss(model, style(), draws=4)
+    times = torch.cat(seen).sort().values
+    assert len(times) == 20
+    assert (times.diff() - 50).abs().max() <= 1  # of 1000 in 20 shares

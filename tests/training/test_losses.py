@@ -9,8 +9,7 @@ from PIL import Image
 
 from aclora.core.errors import InputError
 from aclora.core.images import to_tensor
-from aclora.models import stable_diffusion as backbone
-from aclora.training.losses import FeatureLoss, Look, load_look, predicted_x0
+from aclora.training.losses import FeatureLoss, Look, load_look
 from tests.conftest import ROOT
 
 MINIATURE = ROOT / "models/miniature"
@@ -19,28 +18,19 @@ TIMES = torch.tensor([0, 100, 500, 900])
 
 @pytest.fixture(scope="module")
 def look():
-    return load_look(str(MINIATURE / "dino"))
+    return load_look("dino", str(MINIATURE / "dino"))
 
 
 @pytest.fixture
-def scheduler(tiny):
-    return backbone.training_scheduler(tiny)
+def loss(tiny, look):
+    return FeatureLoss(tiny, look, 1.0)
 
 
-@pytest.fixture
-def loss(tiny, look, scheduler):
-    return FeatureLoss(tiny.vae, look, scheduler, tiny.vae.config.scaling_factor, 1.0)
-
-
-def noised(scheduler, n=4, seed=0):
+def noised(model, n=4, seed=0):
     """Clean latents, noise, noisy latents (n, 4, 8, 8) at TIMES."""
     rng = torch.Generator().manual_seed(seed)
     x, noise = torch.randn(2, n, 4, 8, 8, generator=rng)
-    return x, noise, scheduler.add_noise(x, noise, TIMES[:n])
-
-
-def answer(kind, scheduler, x, noise, times=TIMES):
-    return noise if kind == "epsilon" else scheduler.get_velocity(x, noise, times)
+    return x, noise, model.noisy(x, noise, TIMES[:n])
 
 
 def smooth(w, h, seed=0):
@@ -49,17 +39,10 @@ def smooth(w, h, seed=0):
     return Image.fromarray(rough).resize((w, h), Image.Resampling.BICUBIC)
 
 
-@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
-def test_the_clean_latents_follow_from_a_perfect_prediction(scheduler, kind):
-    x, noise, noisy = noised(scheduler)
-    found = predicted_x0(answer(kind, scheduler, x, noise), noisy, TIMES, scheduler.alphas_cumprod, kind)
-    torch.testing.assert_close(found, x, rtol=1e-3, atol=1e-4)
-
-
 @pytest.mark.parametrize("kind", ["clip", "dino"])
 @pytest.mark.parametrize("side", [16, 64, 100])
 def test_pixels_are_seen_as_the_encoder_sees_pictures(kind, side):
-    look = load_look(str(MINIATURE / kind))
+    look = load_look(kind, str(MINIATURE / kind))
     pictures = [smooth(side, side, seed) for seed in range(3)]
     seen = look(torch.stack([to_tensor(p) for p in pictures]))
     expected = look.encoder.look(pictures)
@@ -72,7 +55,7 @@ def test_a_dino_of_the_public_kind_is_cropped_and_normalised_as_there(look, tmp_
     said = (folder / "preprocessor_config.json").read_text(encoding="utf-8")
     said = said.replace("[\n    0.5,\n    0.5,\n    0.5\n  ]", "[0.485, 0.456, 0.406]", 1)
     (folder / "preprocessor_config.json").write_text(said, encoding="utf-8")
-    cropping, picture = load_look(str(folder)), smooth(90, 90)
+    cropping, picture = load_look("dino", str(folder)), smooth(90, 90)
     assert cropping.size == (73, 73)
     assert cropping.crop == (64, 64)
     pixels = to_tensor(picture)[None]
@@ -81,17 +64,17 @@ def test_a_dino_of_the_public_kind_is_cropped_and_normalised_as_there(look, tmp_
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
-def test_a_perfect_prediction_costs_nothing(tiny, look, scheduler, kind):
-    scheduler.register_to_config(prediction_type=kind)
-    loss = FeatureLoss(tiny.vae, look, scheduler, 0.5, 1.0)
-    x, noise, noisy = noised(scheduler)
-    perfect = answer(kind, scheduler, x, noise)
+def test_a_perfect_prediction_costs_nothing(tiny, look, kind):
+    tiny.schedule.register_to_config(prediction_type=kind)
+    loss = FeatureLoss(tiny, look, 1.0)
+    x, noise, noisy = noised(tiny)
+    perfect = tiny.target(x, noise, TIMES)
     assert abs(loss(perfect, noisy, TIMES, loss.targets(x)).item()) < 1e-5
     assert loss(perfect + 1, noisy, TIMES, loss.targets(x)).item() > 1e-3
 
 
-def test_descent_on_the_prediction_lowers_it(loss, scheduler):
-    x, _, noisy = noised(scheduler)
+def test_descent_on_the_prediction_lowers_it(loss):
+    x, _, noisy = noised(loss.model)
     targets, prediction = loss.targets(x), torch.zeros_like(x, requires_grad=True)
     optimizer = torch.optim.Adam([prediction], lr=0.02)
     seen = []
@@ -104,44 +87,42 @@ def test_descent_on_the_prediction_lowers_it(loss, scheduler):
     assert seen[-1] < 0.5 * seen[0]
 
 
-def test_gradients_reach_the_prediction_and_no_frozen_part(tiny, look, scheduler):
-    tiny.vae.requires_grad_(True)
-    loss = FeatureLoss(tiny.vae.train(), Look(look.encoder), scheduler, 0.5, 1.0)
-    x, _, noisy = noised(scheduler)
+def test_gradients_reach_the_prediction_and_no_frozen_part(tiny, look):
+    loss = FeatureLoss(tiny, Look(look.encoder.requires_grad_(True).train()), 1.0)
+    x, _, noisy = noised(tiny)
     prediction = torch.zeros_like(x, requires_grad=True)
     loss(prediction, noisy, TIMES, loss.targets(x)).backward()
     assert all(g.abs().max() > 0 for g in prediction.grad)
-    for part in (loss.vae, loss.look):
+    for part in (tiny.vae, loss.look):
         assert not part.training
         assert all(p.grad is None and not p.requires_grad for p in part.parameters())
 
 
-def test_each_picture_counts_by_its_share_in_the_noisy_latents(loss, scheduler):
-    x, _, noisy = noised(scheduler)
+def test_each_picture_counts_by_its_share_in_the_noisy_latents(loss):
+    x, _, noisy = noised(loss.model)
     targets, prediction = loss.targets(x), torch.zeros_like(x)
     each = torch.stack([loss(*(v[i : i + 1] for v in (prediction, noisy, TIMES, targets))) for i in range(4)])
     torch.testing.assert_close(loss(prediction, noisy, TIMES, targets), each.mean())
-    x0 = predicted_x0(prediction, noisy, TIMES, scheduler.alphas_cumprod, "v_prediction")
-    unlike = 1 - F.cosine_similarity(loss.features(x0), targets)
-    torch.testing.assert_close(each, scheduler.alphas_cumprod[TIMES] * unlike)
+    unlike = 1 - F.cosine_similarity(loss.features(loss.model.clean(prediction, noisy, TIMES)), targets)
+    torch.testing.assert_close(each, loss.model.schedule.alphas_cumprod[TIMES] * unlike)
 
 
-def test_the_weight_is_a_factor(tiny, look, scheduler):
-    x, _, noisy = noised(scheduler)
-    one, three = (FeatureLoss(tiny.vae, look, scheduler, 0.5, weight) for weight in (1.0, 3.0))
+def test_the_weight_is_a_factor(tiny, look):
+    x, _, noisy = noised(tiny)
+    one, three = (FeatureLoss(tiny, look, weight) for weight in (1.0, 3.0))
     args = torch.zeros_like(x), noisy, TIMES, one.targets(x)
     torch.testing.assert_close(three(*args), 3 * one(*args))
 
 
-def test_targets_do_not_depend_on_the_batch(loss, scheduler):
-    x, _, _ = noised(scheduler)
+def test_targets_do_not_depend_on_the_batch(loss):
+    x, _, _ = noised(loss.model)
     assert loss.targets(x).shape == (4, 128)
     assert not loss.targets(x).requires_grad
     torch.testing.assert_close(loss.targets(x, batch=1), loss.targets(x))
 
 
-def test_it_stays_in_float32_where_the_loop_does_not(loss, scheduler):
-    x, _, noisy = noised(scheduler)
+def test_it_stays_in_float32_where_the_loop_does_not(loss):
+    x, _, noisy = noised(loss.model)
     targets = loss.targets(x)
     prediction = torch.zeros_like(x)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -150,20 +131,48 @@ def test_it_stays_in_float32_where_the_loop_does_not(loss, scheduler):
     assert half == loss(prediction, noisy, TIMES, targets)
 
 
-def test_epsilon_on_a_schedule_that_ends_in_pure_noise_is_refused(tiny, look, scheduler):
-    scheduler.alphas_cumprod[-1] = 0
-    FeatureLoss(tiny.vae, look, scheduler, 0.5, 1.0)  # of a velocity the picture follows even there
-    scheduler.register_to_config(prediction_type="epsilon")
+def test_epsilon_on_a_schedule_that_ends_in_pure_noise_is_refused(tiny, look):
+    tiny.schedule.alphas_cumprod[-1] = 0
+    FeatureLoss(tiny, look, 1.0)  # of a velocity the picture follows even there
+    tiny.schedule.register_to_config(prediction_type="epsilon")
     with pytest.raises(InputError, match=r"^train.feature_loss = 1.0: must be 0"):
-        FeatureLoss(tiny.vae, look, scheduler, 0.5, 1.0)
+        FeatureLoss(tiny, look, 1.0)
+
+
+def test_a_flow_that_begins_with_pure_noise_is_no_obstacle(tiny_sd3, look):
+    loss = FeatureLoss(tiny_sd3, look, 1.0)
+    x, noise = torch.randn(2, 3, 8, 8, 8, generator=torch.Generator().manual_seed(0))
+    times = tiny_sd3.times_at(torch.tensor([0.0, 0.3, 0.9]))
+    assert times[0] == 1000
+    noisy, perfect = tiny_sd3.noisy(x, noise, times), tiny_sd3.target(x, noise, times)
+    assert abs(loss(perfect, noisy, times, loss.targets(x)).item()) < 1e-5
+    assert loss(perfect + 1, noisy, times, loss.targets(x)).item() > 1e-3
 
 
 def test_an_encoder_that_cannot_be_had_names_the_knob(tmp_path):
     with pytest.raises(InputError, match=r"^train.feature_encoder = 'no/such/folder': no such folder, and not"):
-        load_look("no/such/folder")
-    with pytest.raises(InputError, match=r"^train.feature_encoder = .* cannot be loaded: .*; name a CLIP's"):
-        load_look(str(tmp_path))
+        load_look("dino", "no/such/folder")
+    for kind in ("clip", "dino"):
+        with pytest.raises(
+            InputError, match=rf"^train.feature_encoder = .* cannot be loaded: .*; name the folder of a {kind}"
+        ):
+            load_look(kind, str(tmp_path))
     broken = shutil.copytree(MINIATURE / "dino", tmp_path / "dino")
     (broken / "model.safetensors").write_bytes(b"no weights")
     with pytest.raises(InputError, match=r"^train.feature_encoder = .* cannot be loaded: (?!evaluate)"):
-        load_look(str(broken))
+        load_look("dino", str(broken))
+
+
+def test_the_knob_says_which_network_the_encoder_is(tmp_path):
+    with pytest.raises(
+        InputError, match=r"^train.feature_encoder = .*/dino' cannot be loaded: .* change train.feature_net"
+    ):
+        load_look("clip", str(MINIATURE / "dino"))
+    with pytest.raises(
+        InputError, match=r"^train.feature_network = 'dnio' is unknown; did you mean 'dino'\?.*: clip, dino$"
+    ):
+        load_look("dnio", str(MINIATURE / "dino"))
+    with pytest.raises(
+        InputError, match=r"^train.feature_network = 'inception': .* defines no ENCODER; .*: clip, dino$"
+    ):
+        load_look("inception", str(MINIATURE / "dino"))

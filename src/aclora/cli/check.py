@@ -66,9 +66,9 @@ def load_sections() -> dict:
 def check_networks(sections: dict) -> None:
     """The modules, folders and networks that the sections name. Raises `InputError`."""
     model, train, evaluate = sections["model"], sections["train"], sections["evaluate"]
-    discovery.find("models", model.family, "model.family")
+    discovery.find("models", model.family, "model.family", "MODEL")
     check_pipeline(model.name)
-    discovery.find("encoders", train.feature_network, "train.feature_network")
+    discovery.find("encoders", train.feature_network, "train.feature_network", "ENCODER")
     if train.feature_loss > 0:
         aid = "name another, or set train.feature_loss to 0"
         check_network("train.feature_encoder", train.feature_encoder, train.feature_network, aid)

@@ -4,11 +4,11 @@ from aclora.audit.signatures import AuditConfig
 from aclora.core import discovery
 from aclora.core.config import Config
 from aclora.core.method import method_named
+from aclora.core.model import ModelConfig
 from aclora.data.corruption import DataConfig
 from aclora.evaluation.evaluate import EvaluateConfig
 from aclora.models.captioner import CaptionsConfig
 from aclora.models.sampling import GenerateConfig
-from aclora.models.stable_diffusion import ModelConfig
 from aclora.training.checkpoints import CheckpointsConfig
 from aclora.training.loop import TrainConfig
 

@@ -1,31 +1,37 @@
-"""Implementations found by folder: a file in a room is a method, a model family, a figure or an encoder."""
+"""Implementations found by folder: a file in a room is a method, a model family, a figure or an encoder.
+
+A file names its class by a constant: METHOD, MODEL, ENCODER.
+"""
 
 import importlib
 import importlib.util
 import pkgutil
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from aclora.core.errors import InputError, did_you_mean
 
 
-def names(room: str) -> list[str]:
-    """The modules of a room ("methods"), sorted. Imports neither the room nor its modules."""
+def names(room: str, constant: str | None = None) -> list[str]:
+    """The modules of a room ("methods"), sorted, with `constant` only those that define it. Imports none of them."""
     spec = importlib.util.find_spec(f"aclora.{room}")
-    folders = spec.submodule_search_locations if spec else None
-    return sorted(module.name for module in pkgutil.iter_modules(folders) if module.name != "contract")
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    found = sorted(module.name for module in pkgutil.iter_modules(folders) if module.name != "contract")
+    return [name for name in found if constant is None or _defines(Path(folders[0]) / f"{name}.py", constant)]
 
 
-def find(room: str, name: str, knob: str) -> str:
+def find(room: str, name: str, knob: str, constant: str | None = None) -> str:
     """The full name of the module that `knob` names: a file of the room, or a module from outside by its dotted name.
 
-    Does not import it. Raises `InputError` for a name that is neither.
+    Does not import it. Raises `InputError` for a name that is neither, and for a file that does not define `constant`.
     """
     if "." in name:
         return find_outside(name, knob)
-    if name not in names(room):
-        raise InputError(f"{knob} = {name!r} is unknown; {did_you_mean(name, names(room))}")
+    if name not in names(room, constant):
+        raise InputError(f"{knob} = {name!r} is unknown; {did_you_mean(name, names(room, constant))}")
     return f"aclora.{room}.{name}"
 
 
@@ -49,11 +55,18 @@ def find_outside(name: str, knob: str) -> str:
     return name
 
 
-def load(room: str, name: str, knob: str) -> ModuleType:
-    """The module that `find` finds, imported. Raises `InputError` as `find` does."""
-    return importlib.import_module(find(room, name, knob))
+def load(room: str, name: str, knob: str, constant: str) -> Any:
+    """What `constant` stands for in the module that `find` finds. Raises `InputError` as `find` does."""
+    module = importlib.import_module(find(room, name, knob, constant))
+    if not hasattr(module, constant):
+        raise InputError(f"{knob} = {name!r}: the module defines no {constant}; say there which class it is")
+    return getattr(module, constant)
 
 
 def outside(name: str, knob: str) -> ModuleType:
     """A module from outside this package, imported. Raises `InputError` if there is none."""
     return importlib.import_module(find_outside(name, knob))
+
+
+def _defines(file, constant):
+    return re.search(rf"^{constant} = ", file.read_text(encoding="utf-8"), re.MULTILINE) is not None

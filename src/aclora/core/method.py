@@ -1,9 +1,9 @@
 """The contract between a training method and everything around it.
 
-A method is one file in `methods/`, named in params.yaml. The training loop calls the hooks below.
+A method is one file in `methods/`, named by the knob `method`. The training loop calls the hooks below.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,8 +32,9 @@ class Method:
     def __init__(self, config):
         self.config = config
 
-    def attach(self, unet: nn.Module) -> list[nn.Parameter]:
-        """Put the adapter into `unet` and return what is to be trained."""
+    def attach(self, network: nn.Module, layers: Sequence[str]) -> list[nn.Parameter]:
+        """Put the adapter into the network's linear layers whose names end with one of `layers`, at a dot (a model's
+        `adapter_layers`); return the parameters to train."""
         return []
 
     def begin(self, steps: int) -> None:
@@ -58,7 +59,7 @@ class Method:
         """Go on from what `state` gave; called after `begin`."""
 
     def layer_names(self) -> list[str]:
-        """The names of the modules that have an adapter, in the UNet's order."""
+        """The names of the modules that have an adapter, in the network's order."""
         return list(self.factors())
 
     def factors(self) -> dict[str, tuple[Tensor, Tensor]]:
@@ -80,4 +81,4 @@ def method_named(name: str) -> type[Method]:
 
     Such a module says which class it is: `METHOD = AcLora`. Raises `InputError` for an unknown name.
     """
-    return load("methods", name, "method").METHOD
+    return load("methods", name, "method", "METHOD")

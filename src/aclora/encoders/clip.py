@@ -10,7 +10,7 @@ from transformers import CLIPModel, CLIPTokenizer
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from aclora.core.errors import InputError
-from aclora.core.hub import in_batches, loading, whole
+from aclora.core.hub import complete, in_batches, loading
 
 
 class Clip(nn.Module):
@@ -20,12 +20,16 @@ class Clip(nn.Module):
         super().__init__()
         self.model, self.processor, self.tokenizer = model, processor, tokenizer
 
+    def features(self, pixels: Tensor) -> Tensor:
+        """Processed pixels (n, 3, h, w) → projected embeddings (n, d), not normalised; gradients pass."""
+        return self.model.get_image_features(pixel_values=pixels).pooler_output
+
     def look(self, pictures: Sequence[Image.Image], batch: int = 32) -> Tensor:
         """The pictures' projected embeddings (n, d), not normalised."""
 
         def embed(part):
             pixels = self.processor([p.convert("RGB") for p in part], return_tensors="pt").pixel_values
-            return self.model.get_image_features(pixel_values=pixels.to(self.model.device)).pooler_output
+            return self.features(pixels.to(self.model.device))
 
         return in_batches(embed, pictures, batch)
 
@@ -42,15 +46,15 @@ class Clip(nn.Module):
         return in_batches(embed, prompts, batch)
 
     @classmethod
-    def from_pretrained(cls, folder: Path) -> "Clip":
-        """Load a transformers folder. Raises `InputError` if it is not CLIP's, or lacks its vocabulary."""
-        with loading("clip", folder):
-            model = whole(CLIPModel.from_pretrained(folder, dtype=torch.float32, output_loading_info=True))
+    def from_pretrained(cls, folder: Path, knob: str = "evaluate.clip") -> "Clip":
+        """Load a transformers folder. Raises `InputError` that names `knob` if it is not a CLIP with its vocabulary."""
+        with loading(knob, folder):
+            model = complete(CLIPModel.from_pretrained(folder, dtype=torch.float32, output_loading_info=True))
             processor = CLIPImageProcessorPil.from_pretrained(folder)
             tokenizer = CLIPTokenizer.from_pretrained(folder)
         if len(tokenizer) != model.config.text_config.vocab_size:
             raise InputError(
-                f"evaluate.clip = {str(folder)!r}: its tokenizer knows {len(tokenizer)} words, its model "
+                f"{knob} = {str(folder)!r}: its tokenizer knows {len(tokenizer)} words, its model "
                 f"{model.config.text_config.vocab_size}: put CLIP's vocab.json and merges.txt, or tokenizer.json, there"
             )
         return cls(model, processor, tokenizer)

@@ -67,7 +67,7 @@ class Encoder:
     def network(self):
         """The network itself, in float32 on `device`."""
         quieten()
-        network_class = self.own_class or load("encoders", self.knob, "the encoder's knob in evaluate").ENCODER
+        network_class = self.own_class or load("encoders", self.knob, f"evaluate.{self.knob}", "ENCODER")
         return network_class.from_pretrained(self.place).to(self.device)
 
     def outputs(

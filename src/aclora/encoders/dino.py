@@ -11,7 +11,7 @@ from transformers import AutoModel
 from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
-from aclora.core.hub import in_batches, loading, whole
+from aclora.core.hub import complete, in_batches, loading
 
 IMAGENET = [0.485, 0.456, 0.406]  # the mean that every public DINO subtracts
 CROP = 256 / 224  # how much larger than its crop a picture is made
@@ -24,23 +24,27 @@ class Dino(nn.Module):
         super().__init__()
         self.model, self.processor = model, processor
 
+    def features(self, pixels: Tensor) -> Tensor:
+        """Processed pixels (n, 3, h, w) → [CLS] after the last layer (n, d); gradients pass."""
+        return self.model(pixels).last_hidden_state[:, 0]
+
     def look(self, pictures: Sequence[Image.Image], batch: int = 32) -> Tensor:
         """[CLS] after the last layer (n, d); a pooler, which DINO never trained, is not asked."""
 
         def embed(part):
             pixels = self.processor([p.convert("RGB") for p in part], return_tensors="pt").pixel_values
-            return self.model(pixels.to(self.model.device)).last_hidden_state[:, 0]
+            return self.features(pixels.to(self.model.device))
 
         return in_batches(embed, pictures, batch)
 
     @classmethod
-    def from_pretrained(cls, folder: Path) -> "Dino":
-        """Load a transformers folder. Raises `InputError` if there is none that it can load."""
-        with loading("dino", folder):
+    def from_pretrained(cls, folder: Path, knob: str = "evaluate.dino") -> "Dino":
+        """Load a transformers folder. Raises `InputError` naming `knob` if there is none that it can load."""
+        with loading(knob, folder):
             kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
             pooler = {"add_pooling_layer": False} if kind == "vit" else {}
             model = AutoModel.from_pretrained(folder, dtype=torch.float32, output_loading_info=True, **pooler)
-            return cls(whole(model), processor_of(folder, model[0].config.image_size))
+            return cls(complete(model), processor_of(folder, model[0].config.image_size))
 
 
 def processor_of(folder: Path, size: int):

@@ -8,7 +8,7 @@ from safetensors.torch import save
 
 from aclora.core.errors import InputError, require
 from aclora.lora.files import Factors
-from aclora.lora.names import XL_LAYERS, kohya_name, layers_per_block
+from aclora.lora.names import XL_LAYERS, component_of, kohya_name, layers_per_block
 
 FORMATS = ("peft", "diffusers", "kohya")
 BASES = {  # as kohya's trainers name them: ss_base_model_version, modelspec.architecture, its implementation
@@ -18,7 +18,7 @@ BASES = {  # as kohya's trainers name them: ss_base_model_version, modelspec.arc
 }
 WIDTHS = {768: "sd15", 1024: "sd21", 2048: "sdxl"}  # of the text that the cross-attention reads
 
-# what a header says of the file it stands in, not of the adapter
+# what a header says of its own file, not of the adapter
 _OF_THE_FILE = {
     "format",
     "lora_adapter_metadata",
@@ -38,13 +38,18 @@ def write(
 ) -> None:
     """Write factors in a format: `path` is PEFT's folder, or the .safetensors file of the others.
 
-    `header` is carried over but for what it said of the file it came from. kohya's names depend on the
-    base, a key of BASES (guessed by `guess_base` if None); `name` is its ss_output_name where the header has no
-    style. Same factors and header: same bytes.
+    `header` is carried over, without what it said of the file it came from. kohya's names depend on the base, a key of
+    BASES (guessed by `guess_base` if None); `name` is its ss_output_name where the header has no style. Same factors
+    and header: same bytes. Raises `InputError` for a transformer's factors in kohya's format.
     """
     require(to in FORMATS, "--to", to, f"one of {', '.join(FORMATS)}")
     if not factors:
-        raise InputError(f"nothing to write to {path}: there is no layer of a UNet")
+        raise InputError(f"nothing to write to {path}: there is no layer of a UNet or a transformer")
+    if to == "kohya" and component_of(factors) != "unet":
+        raise InputError(
+            "--to = 'kohya': must be diffusers or peft, for these are a transformer's layers, and kohya's names are "
+            "known here for the UNets of SD 1.x, 2.x and XL alone"
+        )
     header = {k: str(v) for k, v in header.items() if k not in _OF_THE_FILE}
     factors = {k: (a.detach().cpu().contiguous(), b.detach().cpu().contiguous()) for k, (a, b) in factors.items()}
     path = Path(path)
@@ -92,8 +97,8 @@ def save_kohya(file: Path, factors: Factors, header: dict[str, str], base: str |
     rank / alpha, since diffusers (0.42) applies one alpha to all layers of such files.
     """
     if base not in BASES:
-        said = f"--base = {base!r} is unknown" if base else "--base is missing: the layers do not tell the base model"
-        raise InputError(f"{said}; give one of {', '.join(BASES)}")
+        fault = f"--base = {base!r} is unknown" if base else "--base is missing: the layers do not tell the base model"
+        raise InputError(f"{fault}; give one of {', '.join(BASES)}")
     version, architecture, implementation = BASES[base]
     layers = layers_per_block(list(factors)) if base == "sdxl" else None
     ranks = {a.shape[0] for a, _ in factors.values()}
@@ -137,15 +142,15 @@ def guess_base(factors: Factors, header: dict[str, str]) -> str | None:
 
 
 def save_diffusers(file: Path, factors: Factors, header: dict[str, str]) -> None:
-    """Write UNet factors as `pipe.load_lora_weights` reads them; ΔW = B A, whatever the ranks.
+    """Write a UNet's or a transformer's factors as `pipe.load_lora_weights` reads them; ΔW = B A, whatever the ranks.
 
     `header` goes into the file's metadata. The scale is written down as lora_alpha = rank, layer by
     layer: loaders guess it where it is missing, and have guessed wrong for mixed ranks.
     """
-    tensors, ranks = {}, {}
+    component, tensors, ranks = component_of(factors), {}, {}
     for layer, (a, b) in factors.items():
-        tensors[f"unet.{layer}.lora_A.weight"] = a.detach().cpu().contiguous()
-        tensors[f"unet.{layer}.lora_B.weight"] = b.detach().cpu().contiguous()
+        tensors[f"{component}.{layer}.lora_A.weight"] = a.detach().cpu().contiguous()
+        tensors[f"{component}.{layer}.lora_B.weight"] = b.detach().cpu().contiguous()
         ranks[layer] = a.shape[0]
     top = max(ranks.values())
     others = {layer: rank for layer, rank in ranks.items() if rank != top}
@@ -156,16 +161,15 @@ def save_diffusers(file: Path, factors: Factors, header: dict[str, str]) -> None
         "alpha_pattern": others,
         "target_modules": sorted(ranks),
     }
-    described = {f"unet.{k}": v for k, v in config.items()}
+    described = {f"{component}.{k}": v for k, v in config.items()}
     metadata = {"format": "pt", "lora_adapter_metadata": json.dumps(described, sort_keys=True), **header}
     file.write_bytes(in_order(save(tensors, metadata)))
 
 
 def in_order(raw: bytes) -> bytes:
-    """A safetensors file's bytes with its header's keys sorted, the tensors as they were.
+    """A safetensors file's bytes with its header's keys sorted; the tensors stay as they are.
 
-    The library writes metadata in an order that changes from call to call; the same adapter must be
-    the same file.
+    The library writes metadata in an order that changes from call to call, but the same adapter must be the same file.
     """
     size = int.from_bytes(raw[:8], "little")
     header = json.dumps(json.loads(raw[8 : 8 + size]), sort_keys=True, separators=(",", ":")).encode()

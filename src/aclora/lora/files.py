@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from aclora.core.errors import InputError, require
-from aclora.lora.names import PREFIX, XL_LAYERS, layer_name
+from aclora.lora.names import COMPONENTS, PREFIX, XL_LAYERS, component_of, layer_name
 from aclora.lora.spectra import product_svd, rank_for_energy, truncate
 
 Factors = dict[str, tuple[Tensor, Tensor]]
@@ -47,7 +47,6 @@ _OTHER_KINDS = {  # what a key has after a dot
 }
 _PEFT = "base_model.model."
 _PICKLED = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
-_UNET = re.compile(r"(down_blocks|mid_block|up_blocks|conv_in|conv_out|time_embedding|add_embedding)(\.|$)")
 
 
 class LoraFile(NamedTuple):
@@ -60,11 +59,11 @@ class LoraFile(NamedTuple):
 
 
 def read(path: Path | str) -> LoraFile:
-    """Read any LoRA file, or PEFT's folder; alpha is put into B.
+    """Read any LoRA file, or PEFT's folder; B includes alpha.
 
     Values are as stored where alpha / rank is 1; elsewhere B (d, r) is scaled, at least in float32.
-    Raises `InputError` for pickled, broken or foreign files, factors that do not fit, and adapters that
-    are no product of two factors (LoHa, LoKr, DoRA …).
+    Raises `InputError` for pickled, broken or foreign files, factors that do not fit, kohya's names of transformers,
+    and adapters that are no product of two factors (LoHa, LoKr, DoRA …).
     """
     file = _file(Path(path))
     tensors, header = _open(file)
@@ -79,8 +78,7 @@ def read(path: Path | str) -> LoraFile:
     for name, part in _parts(file, tensors).items():
         a, b = _checked(file, name, part)
         model, layer = _place(form, name, int(blocks) if blocks.isdigit() else XL_LAYERS)
-        if form != "peft" and model == "unet" and not _UNET.match(layer):
-            raise InputError(f"{file} is not for a UNet of SD 1.x, 2.x or XL: it has {name}")
+        _refuse_other_networks(file, form, name, model, layer)
         scale = _scale(file, layer, a.shape[0], part.get("alpha"), configs.get(model))
         if scale != 1:
             wide = torch.promote_types(b.dtype, torch.float32)
@@ -192,6 +190,18 @@ def _refuse_other_kinds(file, tensors, configs):
         raise InputError(f"{file} is {kind}, not the product of two factors: only PEFT's own format carries it")
 
 
+def _refuse_other_networks(file, form, name, model, layer):
+    if form == "peft" or model.startswith("text_encoder") or model == component_of([layer]) == "unet":
+        return
+    if form == "kohya":
+        raise InputError(
+            f"{file} is not for a UNet of SD 1.x, 2.x or XL: it has {name}; of other networks kohya's names are not "
+            "known here: save it in diffusers' or PEFT's format"
+        )
+    if model == "unet":
+        raise InputError(f"{file} is not for a UNet of SD 1.x, 2.x or XL, nor a transformer's: it has {name}")
+
+
 def _parts(file, tensors):
     """Layer's name in the file → its A, B and alpha."""
     parts, odd = {}, []
@@ -233,14 +243,19 @@ def _checked(file, name, part):
 
 
 def _place(form, name, blocks):
-    """Which model of a pipeline a layer is of, and its name there."""
+    """Which network of a pipeline a layer belongs to, and its name there."""
     if form == "peft":
         return "", name.removeprefix(_PEFT)
     if form == "kohya":
-        return ("unet", layer_name(name, blocks)) if name.startswith(PREFIX) else ("text_encoder", name)
+        if name.startswith("lora_te"):
+            return "text_encoder", name
+        return ("unet", layer_name(name, blocks)) if name.startswith(PREFIX) else ("transformer", name)
     if name.startswith("text_encoder"):
         return name.partition(".")[0], name
-    return "unet", name.removeprefix("unet.")
+    component = next((c for c in COMPONENTS if name.startswith(f"{c}.")), None)
+    if component:
+        return component, name.removeprefix(f"{component}.")
+    return "unet", name  # the names of diffusers' first years, which had no other network
 
 
 def _scale(file, layer, rank, alpha, config):

@@ -1,22 +1,25 @@
-"""How a UNet's layers are called: by diffusers, by kohya's trainers, and by them for SDXL.
+"""The names of a network's layers: diffusers', and for UNets kohya's, with its own for SDXL.
 
-kohya joins diffusers' names with underscores. SDXL's it takes from the original implementation (SGM),
-whose blocks are counted through: with L layers a block, every down block has L + 1 places (the last
-for its downsampler) after the first convolution, and every up block L + 1.
+kohya's trainers join diffusers' names with underscores. For SDXL they use the names of the original implementation
+(SGM), which numbers all blocks in one row: with L layers a block, every down block has L + 1 places (the last for its
+downsampler) after the first convolution, and every up block L + 1.
 """
 
 import re
+from collections.abc import Iterable
 
 from aclora.core.errors import InputError
 
 PREFIX = "lora_unet_"
+COMPONENTS = ("unet", "transformer")  # the networks that learn, as diffusers' pipelines and LoRA files name them
 XL_LAYERS = 2  # SDXL's layers_per_block
-# words that keep their underscores when a kohya name gets its dots back
+# the parts of names that have underscores of their own
 _WORDS = (
     *("down_blocks", "mid_block", "up_blocks", "transformer_blocks", "to_q", "to_k", "to_v", "to_out"),
     *("proj_in", "proj_out", "conv_in", "conv_out", "conv_shortcut", "time_emb_proj"),
     *("time_embedding", "add_embedding", "linear_1", "linear_2"),
 )
+_UNET = re.compile(r"(down_blocks|mid_block|up_blocks|conv_in|conv_out|time_embedding|add_embedding)(\.|$)")
 _RESNET = {
     "conv1": "in_layers_2",
     "time_emb_proj": "emb_layers_1",
@@ -31,6 +34,11 @@ _SINGLE = {
     "add_embedding.linear_1": "label_emb_0_0",
     "add_embedding.linear_2": "label_emb_0_2",
 }
+
+
+def component_of(layers: Iterable[str]) -> str:
+    """Which network has layers of these diffusers names: unet, or transformer for any but a UNet's."""
+    return "unet" if all(_UNET.match(layer) for layer in layers) else "transformer"
 
 
 def kohya_name(layer: str, sgm_layers: int | None = None) -> str:
@@ -60,9 +68,9 @@ def layer_name(kohya: str, sgm_layers: int = XL_LAYERS) -> str:
 
 
 def layers_per_block(layers: list[str]) -> int:
-    """What the names of an adapted UNet's layers say of its layers per block; SDXL's 2 where they leave it open.
+    """A UNet's layers per block, as the names of its adapted layers tell; SDXL's 2 where they do not.
 
-    Every attention of a down block stands beside one of its L layers, of an up block beside one of L + 1.
+    A down block has an attention for each of its L layers, an up block for each of L + 1.
     """
     found = [re.match(r"(down|up)_blocks\.\d+\.attentions\.(\d+)\.", layer) for layer in layers]
     last = {side: max((int(m[2]) for m in found if m and m[1] == side), default=None) for side in ("down", "up")}

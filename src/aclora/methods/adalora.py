@@ -5,7 +5,7 @@ from pydantic import Field, model_validator
 
 from aclora.core.config import Config
 from aclora.core.errors import require
-from aclora.lora.tuner import TARGETS, PeftTuner
+from aclora.lora.tuner import PeftTuner
 
 
 class AdaLoraConfig(Config):
@@ -44,20 +44,20 @@ class AdaLora(PeftTuner):
             tfinal=int(c.final * steps),
             total_step=steps,
             orth_reg_weight=c.orth_reg_weight,
-            target_modules=list(TARGETS),
+            target_modules=self.targets,
         )
 
-    def attach(self, unet):
-        parameters = super().attach(unet)
-        self.tuned = {name: layer for name, layer in unet.named_modules() if hasattr(layer, "ranknum")}
+    def attach(self, network, layers):
+        parameters = super().attach(network, layers)
+        self.tuned = {name: layer for name, layer in network.named_modules() if hasattr(layer, "ranknum")}
         return parameters
 
     def begin(self, steps):
         from peft.tuners.adalora import RankAllocator
 
         self.schedule = self.peft_config(steps)
-        self.schedule.target_modules = set(TARGETS)
-        self.allocator = RankAllocator(self.unet, self.schedule, "default")
+        self.schedule.target_modules = set(self.targets)
+        self.allocator = RankAllocator(self.network, self.schedule, "default")
 
     def penalty(self):
         """orth_reg_weight times the mean of ‖P Pᵀ − I‖ and ‖Qᵀ Q − I‖ over all layers: equation 4 of the paper."""
@@ -73,10 +73,10 @@ class AdaLora(PeftTuner):
     def step_end(self, step):
         left = self.schedule.total_step - self.schedule.tfinal - step
         if left >= 0:
-            _, pattern = self.allocator.update_and_allocate(self.unet, step, force_mask=left == 0)
+            _, pattern = self.allocator.update_and_allocate(self.network, step, force_mask=left == 0)
             self.schedule.rank_pattern = pattern or self.schedule.rank_pattern
         elif self.schedule.rank_pattern:
-            self.allocator.mask_using_rank_pattern(self.unet, self.schedule.rank_pattern)
+            self.allocator.mask_using_rank_pattern(self.network, self.schedule.rank_pattern)
 
     def state(self):
         means = {"ipt": self.allocator.exp_avg_ipt, "unc": self.allocator.exp_avg_unc}

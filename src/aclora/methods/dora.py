@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from aclora.core.config import Config
-from aclora.lora.tuner import TARGETS, PeftTuner
+from aclora.lora.tuner import PeftTuner
 
 
 class DoraConfig(Config):
@@ -25,7 +25,7 @@ class Dora(PeftTuner):
         return LoraConfig(
             r=self.rank,
             lora_alpha=self.rank,
-            target_modules=list(TARGETS),
+            target_modules=self.targets,
             init_lora_weights="gaussian",
             use_dora=True,
         )

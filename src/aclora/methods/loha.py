@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from aclora.core.config import Config
-from aclora.lora.tuner import TARGETS, PeftTuner
+from aclora.lora.tuner import PeftTuner
 
 
 class LoHaConfig(Config):
@@ -22,7 +22,7 @@ class LoHa(PeftTuner):
     def peft_config(self):
         from peft import LoHaConfig
 
-        return LoHaConfig(r=self.rank, alpha=self.rank, target_modules=list(TARGETS))
+        return LoHaConfig(r=self.rank, alpha=self.rank, target_modules=self.targets)
 
 
 METHOD = LoHa

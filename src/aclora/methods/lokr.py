@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from aclora.core.config import Config
-from aclora.lora.tuner import TARGETS, PeftTuner
+from aclora.lora.tuner import PeftTuner
 
 
 class LoKrConfig(Config):
@@ -22,7 +22,7 @@ class LoKr(PeftTuner):
     def peft_config(self):
         from peft import LoKrConfig
 
-        return LoKrConfig(r=self.rank, alpha=self.rank, target_modules=list(TARGETS))
+        return LoKrConfig(r=self.rank, alpha=self.rank, target_modules=self.targets)
 
 
 METHOD = LoKr

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from aclora.core.config import Config
 from aclora.core.method import Method
-from aclora.lora.tuner import TARGETS, check_rank
+from aclora.lora.tuner import check_rank, matching
 
 
 class TriLoraConfig(Config):
@@ -41,19 +41,17 @@ class TriLinear(nn.Module):
 
 
 class TriLora(Method):
-    """TriLoRA on the UNet's attention."""
+    """TriLoRA on the layers that the model names."""
 
     config_type = TriLoraConfig
 
-    def attach(self, unet):
+    def attach(self, network, layers):
         """Needs a seeded global generator. Raises `InputError` where the rank is above a layer's smaller side."""
-        rank = self.config.rank
-        check_rank(unet, rank, "trilora.rank")
-        self.tuned = {}
-        for name, layer in list(unet.named_modules()):
-            if name.endswith(TARGETS):
-                self.tuned[name] = TriLinear(layer, rank)
-                unet.set_submodule(name, self.tuned[name])
+        found = matching(network, layers)
+        check_rank(found, self.config.rank, "trilora.rank")
+        self.tuned = {name: TriLinear(layer, self.config.rank) for name, layer in found.items()}
+        for name, layer in self.tuned.items():
+            network.set_submodule(name, layer)
         return [p for layer in self.tuned.values() for p in (layer.lora_A, layer.sigma, layer.lora_B)]
 
     def factors(self):

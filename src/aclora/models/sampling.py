@@ -7,10 +7,12 @@ from typing import Literal
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from pydantic import Field
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from aclora.core.config import Config
 from aclora.core.errors import InputError
+from aclora.core.model import Model
 
 
 class GenerateConfig(Config):
@@ -40,37 +42,51 @@ def read_prompts(file: Path) -> list[str]:
     return prompts
 
 
-def load_adapter(pipe, place: Path) -> None:
-    """Put an adapter, a file or a PEFT folder as `adapters.export` writes them, into the pipeline's UNet."""
+def load_adapter(model: Model, place: Path) -> None:
+    """Put an adapter into the model's network: a file in diffusers' format, or a folder in PEFT's.
+
+    Raises `InputError` where it was trained on another network: of another family, or with other layers.
+    """
+    network = model.network
     if place.is_file():
-        pipe.unet.load_lora_adapter(place.parent, weight_name=place.name, prefix="unet")
-        return
-    from peft import PeftConfig, set_peft_model_state_dict
+        with safe_open(place, "pt") as file:
+            keys = list(file.keys())
+        foreign = next((key for key in keys if not key.startswith(f"{model.component}.")), None)
+        layers = {key.removeprefix(f"{model.component}.").rpartition(".lora_")[0]: key for key in keys}
+        foreign = foreign or next((key for layer, key in layers.items() if not _has(network, layer)), None)
+        if not foreign:
+            network.load_lora_adapter(place.parent, weight_name=place.name, prefix=model.component)
+    else:
+        from peft import PeftConfig, set_peft_model_state_dict
 
-    pipe.unet.add_adapter(PeftConfig.from_pretrained(place))
-    tensors = load_file(place / "adapter_model.safetensors")
-    bare = {name.removeprefix("base_model.model."): tensor for name, tensor in tensors.items()}
-    odd = set_peft_model_state_dict(pipe.unet, bare, adapter_name="default").unexpected_keys
-    if odd:
-        raise InputError(f"{place}: {odd[0]} has no place in the model; was it trained on another base model?")
+        network.add_adapter(PeftConfig.from_pretrained(place))
+        tensors = load_file(place / "adapter_model.safetensors")
+        bare = {name.removeprefix("base_model.model."): tensor for name, tensor in tensors.items()}
+        unexpected = set_peft_model_state_dict(network, bare, adapter_name="default").unexpected_keys
+        foreign = next(iter(unexpected), None)
+    if foreign:
+        raise InputError(f"{place}: {foreign} has no place in the {model.component}; it is of another base model")
 
 
-@torch.no_grad()
-def sample(pipe, prompts: list[str], seeds: list[int], config: GenerateConfig, size: int) -> Iterator[Image.Image]:
+def _has(network, layer):
+    try:
+        network.get_submodule(layer)
+    except AttributeError:
+        return False
+    return True
+
+
+def sample(
+    model: Model, prompts: list[str], seeds: list[int], config: GenerateConfig, size: int
+) -> Iterator[Image.Image]:
     """One picture of side `size` for each pair of prompt and seed, in their order.
 
     Each picture's noise comes from its own seed, on the CPU: neither batches nor devices change it.
     """
     for start in range(0, len(prompts), config.batch_size):
         part = slice(start, start + config.batch_size)
-        yield from pipe(
-            prompts[part],
-            num_inference_steps=config.num_inference_steps,
-            guidance_scale=config.guidance_scale,
-            height=size,
-            width=size,
-            generator=[torch.Generator().manual_seed(s) for s in seeds[part]],
-        ).images
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds[part]]
+        yield from model.sample(prompts[part], generators, size, config.num_inference_steps, config.guidance_scale)
 
 
 def nearest(pictures: list[Image.Image], among: list[Image.Image], side: int = 32) -> list[int]:

@@ -1,112 +1,92 @@
-"""The text-to-image model that learns a style: loading it, and what it makes of pictures and prompts.
+"""Stable Diffusion 1.x, 2.x and XL: a UNet that predicts the noise (epsilon) or the velocity of a diffusion.
 
-Stable Diffusion 1.x, 2.x and XL, from a folder or the hub; the miniature is one of them.
+With ᾱ the schedule's cumulated alphas, x_t = √ᾱ(t) x_0 + √(1 − ᾱ(t)) ε.
 """
 
-from pathlib import Path
-
 import torch
-from PIL import Image
-from pydantic import model_validator
 from torch import Tensor
 
-from aclora.core.config import Config
-from aclora.core.errors import InputError
-from aclora.core.hub import quieten
-from aclora.core.images import square, to_tensor
+from aclora.core.errors import require
+from aclora.core.hub import loading, quieten
+from aclora.core.model import Model
 
 
-class ModelConfig(Config):
-    """The `model` section of params.yaml."""
+class StableDiffusion(Model):
+    """Times are whole numbers from 0, the picture with the least noise, to the schedule's last."""
 
-    name: str
-    revision: str | None
-    watch: str
-    family: str
+    component = "unet"
+    adapter_layers = ("to_q", "to_k", "to_v", "to_out.0")  # the attention's
 
-    @model_validator(mode="after")
-    def _check_rules(self):
-        if Path(self.name).is_dir():
-            if Path(self.watch) != Path(self.name):
-                raise InputError(
-                    f"watch = {self.watch!r}: must be the model's folder, {self.name}, or DVC would miss changes in it"
-                )
-        elif self.name.startswith((".", "/")) or self.name.count("/") != 1:
-            raise InputError(f"name = {self.name!r}: no such folder, and not a hub name (owner/model)")
-        elif self.revision is None:
-            raise InputError(f"revision is missing: give the commit of {self.name} that is meant; a branch can move")
-        return self
+    def __init__(self, pipe):
+        """Raises `InputError` for a pipeline that predicts something else than epsilon or velocity."""
+        from diffusers import DDPMScheduler
 
+        super().__init__(pipe)
+        self.schedule = DDPMScheduler.from_config(pipe.scheduler.config)  # of any sampler: its forward process
+        kind = self.schedule.config.prediction_type
+        known = ("epsilon", "v_prediction")
+        require(kind in known, "the model's prediction_type", kind, " or ".join(known))
 
-def load_pipeline(model: ModelConfig):
-    """The diffusers pipeline in float32, without a safety checker, its bars off.
+    @classmethod
+    def load(cls, config):
+        """From a folder or the hub, without a safety checker."""
+        quieten()
+        from diffusers import AutoPipelineForText2Image, DiffusionPipeline
 
-    Raises `InputError` if it is neither a folder nor to be had from the hub.
-    """
-    quieten()
-    from diffusers import AutoPipelineForText2Image, DiffusionPipeline
+        where = {"revision": config.revision} if config.revision else {}
+        with loading("model.name", config.name):
+            index = DiffusionPipeline.load_config(config.name, **where)
+            cls.check_family(index, config)
+            xl = "XL" in index.get("_class_name", "")  # which never had a checker
+            checker = {} if xl else {"safety_checker": None, "requires_safety_checker": False}
+            return cls(AutoPipelineForText2Image.from_pretrained(config.name, dtype=torch.float32, **where, **checker))
 
-    where = {"revision": model.revision} if model.revision else {}
-    try:
-        kind = DiffusionPipeline.load_config(model.name, **where).get("_class_name", "")
-        extra = {} if "XL" in kind else {"safety_checker": None, "requires_safety_checker": False}
-        pipe = AutoPipelineForText2Image.from_pretrained(model.name, dtype=torch.float32, **where, **extra)
-    except (OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise InputError(f"model.name = {model.name!r} cannot be loaded: {first}") from None
-    pipe.set_progress_bar_config(disable=True)
-    for part in (pipe.unet, pipe.vae, pipe.text_encoder, getattr(pipe, "text_encoder_2", None)):
-        if part is not None:
-            part.requires_grad_(False).eval()
-    return pipe
+    @torch.no_grad()
+    def encode_prompts(self, prompts, size):
+        """`prompt_embeds` (n, tokens, width); for XL also `text_embeds` (n, width) and `time_ids` (n, 6), its notion
+        of the picture's size."""
+        encoded = self.pipe.encode_prompt(
+            prompts, device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=False
+        )
+        out = {"prompt_embeds": encoded[0].float().cpu()}
+        if getattr(self.pipe, "text_encoder_2", None) is not None:
+            out["text_embeds"] = encoded[2].float().cpu()
+            out["time_ids"] = torch.tensor([[size, size, 0, 0, size, size]]).repeat(len(prompts), 1).float()
+        return out
 
+    def draw_times(self, n, generator):
+        """Uniform."""
+        return torch.randint(self.schedule.config.num_train_timesteps, (n,), generator=generator)
 
-def native_size(pipe) -> int:
-    """The side, in pixels, of the pictures that the model was made for."""
-    return pipe.unet.config.sample_size * pipe.vae_scale_factor
+    def times_at(self, quantiles):
+        return (quantiles * self.schedule.config.num_train_timesteps).long()
 
+    def noisy(self, latents, noise, times):
+        return self.schedule.add_noise(latents, noise, times)
 
-def training_scheduler(pipe):
-    """The forward process of the pipeline's own noise schedule: `add_noise`, `get_velocity`, `alphas_cumprod`."""
-    from diffusers import DDPMScheduler
+    def target(self, latents, noise, times):
+        """ε, or √ᾱ ε − √(1 − ᾱ) x_0 (arXiv 2202.00512, section 2)."""
+        if self._predicts_noise():
+            return noise
+        return self.schedule.get_velocity(latents, noise, times)
 
-    return DDPMScheduler.from_config(pipe.scheduler.config)
+    def predict(self, noisy, times, text):
+        added = {k: text[k] for k in ("text_embeds", "time_ids") if k in text}
+        return self.network(noisy, times, text["prompt_embeds"], added_cond_kwargs=added or None, return_dict=False)[0]
 
+    def clean(self, prediction, noisy, times):
+        """DDPM (arXiv 2006.11239), equation 15, for ε; arXiv 2202.00512, appendix D, for the velocity."""
+        alpha = self.schedule.alphas_cumprod.to(noisy)[times].view(-1, 1, 1, 1)
+        if self._predicts_noise():
+            return (noisy - (1 - alpha).sqrt() * prediction) / alpha.sqrt()
+        return alpha.sqrt() * noisy - (1 - alpha).sqrt() * prediction
 
-@torch.no_grad()
-def encode_pictures(pipe, pictures: list[Image.Image], size: int) -> tuple[Tensor, Tensor]:
-    """Scaled latent means and standard deviations, (n, c, size / f, size / f) each, float32 on the CPU.
+    def signal_share(self, times: Tensor) -> Tensor:
+        """ᾱ(t)."""
+        return self.schedule.alphas_cumprod.to(times.device)[times]
 
-    Pictures are cropped to their central square and resized to `size`. Keeping both, rather than
-    one sample, lets every training step draw its own.
-    """
-    if size % pipe.vae_scale_factor:
-        raise InputError(f"train.resolution = {size}: must be a multiple of {pipe.vae_scale_factor}")
-    means, stds = [], []
-    for picture in pictures:
-        x = to_tensor(square(picture, size))[None].to(pipe.vae.device)
-        latent = pipe.vae.encode(x).latent_dist
-        means.append(latent.mean.float().cpu())
-        stds.append(latent.std.float().cpu())
-    scale = pipe.vae.config.scaling_factor
-    return torch.cat(means) * scale, torch.cat(stds) * scale
-
-
-@torch.no_grad()
-def encode_prompts(pipe, prompts: list[str], size: int) -> dict[str, Tensor]:
-    """What the UNet is told of each prompt: `prompt_embeds` (n, tokens, width); for SDXL also
-    `text_embeds` (n, width) and `time_ids` (n, 6), its notion of the picture's size. float32, CPU."""
-    encoded = pipe.encode_prompt(
-        prompts, device=pipe.unet.device, num_images_per_prompt=1, do_classifier_free_guidance=False
-    )
-    out = {"prompt_embeds": encoded[0].float().cpu()}
-    if getattr(pipe, "text_encoder_2", None) is not None:
-        out["text_embeds"] = encoded[2].float().cpu()
-        out["time_ids"] = torch.tensor([[size, size, 0, 0, size, size]]).repeat(len(prompts), 1).float()
-    return out
+    def _predicts_noise(self):
+        return self.schedule.config.prediction_type == "epsilon"
 
 
-def predict(unet, noisy: Tensor, times: Tensor, text: dict[str, Tensor]) -> Tensor:
-    """The UNet's prediction for noisy latents (n, c, h, w) at `times` (n,) under `text`."""
-    added = {k: text[k] for k in ("text_embeds", "time_ids") if k in text}
-    return unet(noisy, times, text["prompt_embeds"], added_cond_kwargs=added or None, return_dict=False)[0]
+MODEL = StableDiffusion

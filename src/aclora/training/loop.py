@@ -1,4 +1,4 @@
-"""The training loop: a generator of records. It knows the methods' contract and none of them by name."""
+"""The training loop: a generator of records. It knows the contracts of methods and models, and none by name."""
 
 import functools
 import math
@@ -13,8 +13,9 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from aclora.core.config import Config, MustBe
-from aclora.core.errors import InputError, require
+from aclora.core.errors import InputError
 from aclora.core.method import EpochEnd, Method
+from aclora.core.model import Model
 
 
 class TrainConfig(Config):
@@ -58,66 +59,54 @@ class Encoded:
 
 
 class Checkpoints(Protocol):
-    """What `fit` asks of whoever keeps its state: tensors by name, and values that JSON can hold."""
+    """What `fit` needs of whatever saves its state: tensors by name, and values that JSON can hold."""
 
-    state: tuple[int, dict[str, Tensor], dict] | None  # epoch, tensors and values to go on from
+    state: tuple[int, dict[str, Tensor], dict] | None  # epoch, tensors and values to resume from
 
     def due(self, epoch: int) -> bool:
-        """Is the state at this epoch's end wanted?"""
+        """Whether the state at this epoch's end is to be saved."""
 
     def save(self, epoch: int, tensors: dict[str, Tensor], values: dict) -> None:
-        """Keep it."""
+        """Save it."""
 
 
-class Diffusion:
-    """The denoising loss of one UNet under one noise schedule."""
+def denoise(
+    model: Model, latents: Tensor, noise: Tensor, times: Tensor, text: dict[str, Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The unweighted mean squared error of the model's prediction, a scalar; the prediction; its noisy latents.
 
-    def __init__(self, unet, scheduler, predict: Callable):
-        self.unet, self.scheduler, self.predict = unet, scheduler, predict
-        self.kind = scheduler.config.prediction_type
-        require(
-            self.kind in ("epsilon", "v_prediction"),
-            "the model's prediction_type",
-            self.kind,
-            "epsilon or v_prediction",
-        )
+    Latents, noise and the latter two are (b, c, h, w), times (b,).
+    """
+    noisy = model.noisy(latents, noise, times)
+    prediction = model.predict(noisy, times, text).float()
+    return F.mse_loss(prediction, model.target(latents, noise, times)), prediction, noisy
 
-    def loss(self, latents: Tensor, noise: Tensor, times: Tensor, text: dict[str, Tensor]) -> Tensor:
-        """Unweighted mean squared error, a scalar; latents and noise (b, c, h, w), times (b,)."""
-        return self.denoise(latents, noise, times, text)[0]
 
-    def denoise(self, latents: Tensor, noise: Tensor, times: Tensor, text: dict[str, Tensor]) -> tuple[Tensor, ...]:
-        """`loss`, the prediction and the noisy latents that it was made from, (b, c, h, w) each."""
-        noisy = self.scheduler.add_noise(latents, noise, times)
-        target = noise if self.kind == "epsilon" else self.scheduler.get_velocity(latents, noise, times)
-        prediction = self.predict(self.unet, noisy, times, text).float()
-        return F.mse_loss(prediction, target), prediction, noisy
+@torch.no_grad()
+def fixed_loss(model: Model, data: Encoded, draws: int = 4, batch: int = 16, seed: int = 0) -> float:
+    """Mean loss at `draws` times and noises a picture that depend on `seed` alone: what compares two states of the
+    weights.
 
-    @torch.no_grad()
-    def fixed_loss(self, data: Encoded, draws: int = 4, batch: int = 16, seed: int = 0) -> float:
-        """Mean loss at `draws` times and noises a picture that depend on `seed` alone: two weights compared.
-
-        The times lie one in each equal stratum of the schedule.
-        """
-        n = len(data.mean) * draws
-        generator = torch.Generator().manual_seed(seed)
-        shape = (n, *data.mean.shape[1:])
-        noise = torch.randn(shape, generator=generator)
-        spread = (torch.rand(1, generator=generator) + torch.arange(n) / n) % 1
-        times = (spread * self.scheduler.config.num_train_timesteps).long()
-        times = times[torch.randperm(n, generator=generator)]
-        which = torch.arange(n) % len(data.mean)
-        total = 0.0
-        for part in torch.arange(n).split(batch):
-            i = which[part].to(data.mean.device)
-            text = {k: v[i] for k, v in data.text.items()}
-            noised = noise[part].to(data.mean.device), times[part].to(data.mean.device)
-            total += self.loss(data.mean[i], *noised, text).item() * len(part)
-        return total / n
+    The times lie one in each equal share of the training's own.
+    """
+    n = len(data.mean) * draws
+    generator = torch.Generator().manual_seed(seed)
+    shape = (n, *data.mean.shape[1:])
+    noise = torch.randn(shape, generator=generator)
+    times = model.times_at((torch.rand(1, generator=generator) + torch.arange(n) / n) % 1)
+    times = times[torch.randperm(n, generator=generator)]
+    which = torch.arange(n) % len(data.mean)
+    total = 0.0
+    for part in torch.arange(n).split(batch):
+        i = which[part].to(data.mean.device)
+        text = {k: v[i] for k, v in data.text.items()}
+        noise_and_times = noise[part].to(data.mean.device), times[part].to(data.mean.device)
+        total += denoise(model, data.mean[i], *noise_and_times, text)[0].item() * len(part)
+    return total / n
 
 
 def fit(
-    diffusion: Diffusion,
+    model: Model,
     data: Encoded,
     method: Method,
     parameters: list[torch.nn.Parameter],
@@ -126,20 +115,19 @@ def fit(
     feature_loss: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> Iterator[dict]:
-    """Train `parameters` and yield a record after every epoch and after whatever the method did there.
+    """Train `parameters` of the model's network; yield a record after every epoch and after what the method did there.
 
     `feature_loss` gives what is added to a step's loss from its prediction and noisy latents (b, c, h, w), times (b,)
     and the pictures' indices (b,); the recorded loss is without it, and without a method's penalty.
 
     An epoch sees every picture once. What a step draws depends on (seed, step) alone, and an epoch's order on
-    (seed, epoch); so a training that goes on from `checkpoints` ends with the same bytes as one that was never
-    stopped. Raises `InputError` when the loss is no number any more.
+    (seed, epoch); so a training resumed from `checkpoints` ends with the same bytes as one that was never
+    stopped. Raises `InputError` when the loss is not finite.
     """
     optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
-    diffusion.unet, optimizer = accelerator.prepare(diffusion.unet, optimizer)
+    model.network, optimizer = accelerator.prepare(model.network, optimizer)
     data = data.to(accelerator.device)
     n = len(data.mean)
-    steps = diffusion.scheduler.config.num_train_timesteps
     method.begin(config.epochs * math.ceil(n / config.batch_size))
     done = 0
     if checkpoints and checkpoints.state:
@@ -148,19 +136,18 @@ def fit(
     step = done * math.ceil(n / config.batch_size)
     for epoch in range(done + 1, config.epochs + 1):
         order = torch.randperm(n, generator=_generator(config.seed, epoch, 0))
-        losses, whole = [], torch.zeros(())
+        losses, sum_of_totals = [], torch.zeros(())
         for chosen in order.split(config.batch_size):
             step += 1
             draw = _generator(config.seed, step, 1)
             shape = (2, len(chosen), *data.mean.shape[1:])
-            wobble, noise = torch.randn(shape, generator=draw).to(data.mean)  # (b, c, h, w) each
-            times = torch.randint(steps, (len(chosen),), generator=draw).to(data.mean.device)
+            spread, noise = torch.randn(shape, generator=draw).to(data.mean)  # (b, c, h, w) each
+            times = model.draw_times(len(chosen), draw).to(data.mean.device)
             i = chosen.to(data.mean.device)
-            latents = data.mean[i] + data.std[i] * wobble
+            latents = data.mean[i] + data.std[i] * spread
             with accelerator.autocast():
-                loss, prediction, noisy = diffusion.denoise(
-                    latents, noise, times, {k: v[i] for k, v in data.text.items()}
-                )
+                text = {k: v[i] for k, v in data.text.items()}
+                loss, prediction, noisy = denoise(model, latents, noise, times, text)
             total = loss if (penalty := method.penalty()) is None else loss + penalty
             if feature_loss:
                 total = total + feature_loss(prediction, noisy, times, i)
@@ -170,16 +157,17 @@ def fit(
             method.step_end(step)
             optimizer.zero_grad(set_to_none=True)
             losses.append(loss.detach())
-            whole = whole + total.detach()
+            sum_of_totals = sum_of_totals + total.detach()
         mean = torch.stack(losses).mean().item()
-        if not math.isfinite(mean + whole.item()):
+        check = mean + sum_of_totals.item()
+        if not math.isfinite(check):
             raise InputError(
-                f"train.learning_rate = {config.learning_rate}: the loss is {mean + whole.item()} in epoch {epoch}; "
+                f"train.learning_rate = {config.learning_rate}: the loss is {check} in epoch {epoch}; "
                 "lower it, or look for a broken picture"
             )
         yield {"event": "epoch", "epoch": epoch, "loss": mean}
         draw = _generator(config.seed, epoch, 2)
-        probe = functools.partial(diffusion.fixed_loss, data)
+        probe = functools.partial(fixed_loss, model, data)
         if record := method.epoch_end(EpochEnd(epoch, config.epochs, mean, draw, optimizer.optimizer, probe)):
             yield {"event": "restart", "epoch": epoch, **record}
         if checkpoints and checkpoints.due(epoch):
@@ -187,7 +175,7 @@ def fit(
 
 
 def _state(parameters, optimizer, method, scaler):
-    """Tensors and values from which `_restore` goes on."""
+    """The tensors and values that `_restore` reads."""
     tensors, values = method.state()
     tensors = {f"method.{k}": v for k, v in tensors.items()}
     for i, parameter in enumerate(parameters):
@@ -211,5 +199,5 @@ def _restore(tensors, values, parameters, optimizer, method, scaler):
 
 
 def _generator(seed: int, count: int, stream: int) -> torch.Generator:
-    """A generator of its own for each draw: `stream` 0 orders an epoch, 1 is a step's, 2 a RESTART's."""
+    """A separate generator for each draw: `stream` 0 orders an epoch, 1 is a step's, 2 a RESTART's."""
     return torch.Generator().manual_seed((seed * 3 + stream) * 1_000_003 + count)
