@@ -69,7 +69,7 @@ def test_no_network_is_imported():
         ({"evaluate__clip": "./none"}, "evaluate.clip = './none': no such folder, and not a hub name"),
         (
             {"evaluate__clip": "clip"},
-            "evaluate.clip = 'clip': no such folder, and not a hub name (owner/name@commit); or set",
+            "evaluate.clip = 'clip': no such folder, and not a hub name (owner/name@commit); name one of these, or set",
         ),
         (
             {"evaluate__dino": "data/styles/oil", "evaluate__watch": "."},

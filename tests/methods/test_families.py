@@ -10,8 +10,8 @@ from aclora.core.errors import InputError
 from aclora.lora.export import save_diffusers, save_tuner
 from aclora.lora.names import component_of
 from aclora.models.sampling import load_adapter
-from tests.conftest import model_at
-from tests.methods.test_methods import FACTORED, RANKS, disturb, knobs_of, method
+from tests.conftest import make_method, model_at
+from tests.methods.test_methods import FACTORED, RANKS, disturb, knobs_of
 
 LAYERS = [  # of two blocks; the second drops its text stream, and so its queries and outputs of it change nothing
     *(f"0.attn.{end}" for end in ("to_q", "to_k", "to_v", "add_k_proj", "add_v_proj", "add_q_proj", "to_out.0")),
@@ -22,7 +22,7 @@ LAYERS = [  # of two blocks; the second drops its text stream, and so its querie
 
 def attach(model, name):
     torch.manual_seed(0)
-    made = method(name, **knobs_of(name, 3))
+    made = make_method(name, **knobs_of(name, 3))
     return made, made.attach(model.network, model.adapter_layers)
 
 

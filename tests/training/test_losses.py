@@ -168,11 +168,10 @@ def test_the_knob_says_which_network_the_encoder_is(tmp_path):
         InputError, match=r"^train.feature_encoder = .*/dino' cannot be loaded: .* change train.feature_net"
     ):
         load_look("clip", str(MINIATURE / "dino"))
-    with pytest.raises(
-        InputError, match=r"^train.feature_network = 'dnio' is unknown; did you mean 'dino'\?.*: clip, dino$"
-    ):
+    with pytest.raises(InputError, match=r"^train.feature_network = 'dnio' is unknown; did you mean 'dino'\?"):
         load_look("dnio", str(MINIATURE / "dino"))
     with pytest.raises(
-        InputError, match=r"^train.feature_network = 'inception': .* defines no ENCODER; .*: clip, dino$"
+        InputError,
+        match=r"^train.feature_network = 'fid': must be a network whose features pass a gradient: clip, dino",
     ):
-        load_look("inception", str(MINIATURE / "dino"))
+        load_look("fid", str(MINIATURE / "dino"))

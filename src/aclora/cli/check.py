@@ -14,8 +14,6 @@ from aclora.data.corruption import corrupted, limited
 from aclora.data.pictures import read_pictures
 from aclora.models.sampling import read_prompts
 
-# The knobs of `evaluate` that name no encoder.
-NO_ENCODERS = {"figures", "watch_figures", "watch", "reference", "held_out", "batch_size"}
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
 # What must be beside an encoder's weights, alternatives joined by |. Another encoder is looked at when it is loaded.
 BESIDE_WEIGHTS = {
@@ -72,8 +70,8 @@ def check_networks(sections: dict) -> None:
     if train.feature_loss > 0:
         aid = "name another, or set train.feature_loss to 0"
         check_network("train.feature_encoder", train.feature_encoder, train.feature_network, aid)
-    for knob, name in evaluate.model_dump().items():
-        if knob not in NO_ENCODERS and name:
+    for knob, name in evaluate.encoders.items():
+        if name:
             check_network(f"evaluate.{knob}", name, knob, "or set it to null to leave its figures out")
     for name in evaluate.figures:
         discovery.find_outside(name, "evaluate.figures")

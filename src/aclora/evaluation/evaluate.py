@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from PIL import Image
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 from torch import Tensor
 
 from aclora.core import params
-from aclora.core.config import Config, MustBe
-from aclora.core.errors import InputError
+from aclora.core.config import Config, MissingKnob, MustBe
+from aclora.core.errors import InputError, did_you_mean
 from aclora.encoders.contract import Encoder
 from aclora.metrics.contract import Context, Figure, PictureSet, Score, figures, figures_module
 from aclora.metrics.contract import scores as every_score
@@ -19,13 +19,14 @@ from aclora.metrics.intervals import cluster_interval
 
 
 class EvaluateConfig(Config):
-    """The `evaluate` section of params.yaml."""
+    """The `evaluate` section of params.yaml.
 
-    fid: str | None
-    clip: str | None
-    dino: str | None
-    image_reward: str | None
-    judge: str | None
+    Beside the knobs here it has one for each encoder that some figure rests on: a folder, a hub name, or null.
+    """
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, str | None] = Field(init=False)
+
     figures: tuple[str, ...] = Field(strict=False)  # YAML knows lists alone
     watch_figures: str
     watch: str
@@ -35,13 +36,28 @@ class EvaluateConfig(Config):
 
     @model_validator(mode="after")
     def _check_rules(self):
-        for knob in ("fid", "clip", "dino", "image_reward", "judge"):
-            name = getattr(self, knob)
-            if name and Path(name).exists() and not Path(name).is_relative_to(self.watch):
+        knobs = encoder_knobs(self.figures)
+        for name in self.encoders:
+            if name not in knobs:
+                raise InputError(f"{name} is unknown; {did_you_mean(name, [*type(self).model_fields, *knobs])}")
+        for knob in knobs:
+            if knob not in self.encoders:
+                raise MissingKnob(knob, "an encoder's folder, a hub name (owner/name@commit), or null")
+            if (name := self.encoders[knob]) and Path(name).exists() and not Path(name).is_relative_to(self.watch):
                 raise InputError(
                     f"watch = {self.watch!r}: must be a folder that holds {knob} = {name}, or DVC misses its changes"
                 )
         return self
+
+    @property
+    def encoders(self) -> dict[str, str | None]:
+        """Knob → the folder or hub name of the encoder; None where its figures are left out."""
+        return self.__pydantic_extra__ or {}
+
+
+def encoder_knobs(modules: Sequence[str]) -> list[str]:
+    """The knobs of `evaluate` that name an encoder: on each rests a figure of the library's or of `modules`."""
+    return list(dict.fromkeys(figure.encoder for figure in figures(modules).values()))
 
 
 def encoders_of(config: EvaluateConfig, known: dict[str, Figure], cache: Path, device: str) -> dict[str, Encoder]:
@@ -55,7 +71,7 @@ def encoders_of(config: EvaluateConfig, known: dict[str, Figure], cache: Path, d
     classes = [c for module in config.figures for c in getattr(figures_module(module), "ENCODERS", ())]
     found = {}
     for knob, own in labels.items():
-        if name := getattr(config, knob):
+        if name := config.encoders[knob]:
             rest = ", ".join(label for other, some in labels.items() if other != knob for label in some)
             remedy = f"or set it to null: without {', '.join(own)}, still computed are {rest}"
             found[knob] = Encoder(knob, name, cache, config.batch_size, device, classes, remedy)
