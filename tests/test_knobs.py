@@ -16,6 +16,7 @@ from tests.conftest import ROOT
 
 CODE = [*(ROOT / "src").rglob("*.py"), *(ROOT / "stages").glob("*.py")]
 NOT_READERS = {"check.py", "sections.py"}  # they see every knob and use few
+ROOMS = {"model": "models"}
 KNOBS = [(path, model, knob) for path, model in generate.models().items() for knob in model.model_fields]
 
 
@@ -35,9 +36,10 @@ def is_section(node: ast.ClassDef) -> bool:
 
 
 def read_by_code(section: str, model: type[Config]) -> set[str]:
-    """What the files that know a section's class read."""
-    sources = [f.read_text(encoding="utf-8") for f in CODE if f.name not in NOT_READERS]
-    return {word for source in sources if model.__name__ in source for word in words_read(source, section)}
+    """What the files that know a section's class, or belong to the room that gets it, read."""
+    sources = {f: f.read_text(encoding="utf-8") for f in CODE if f.name not in NOT_READERS}
+    readers = {f: s for f, s in sources.items() if model.__name__ in s or f.parent.name == ROOMS.get(section)}
+    return {word for source in readers.values() for word in words_read(source, section)}
 
 
 @pytest.mark.parametrize(("path", "model", "knob"), KNOBS, ids=lambda value: value if isinstance(value, str) else "")
