@@ -69,7 +69,7 @@ def test_no_network_is_imported():
         ({"evaluate__clip": "./none"}, "evaluate.clip = './none': no such folder, and not a hub name"),
         (
             {"evaluate__clip": "clip"},
-            "evaluate.clip = 'clip': no such folder, and not a hub name (owner/name@commit); or set",
+            "evaluate.clip = 'clip': no such folder, and not a hub name (owner/name@commit); name one of these, or set",
         ),
         (
             {"evaluate__dino": "data/styles/oil", "evaluate__watch": "."},
@@ -101,6 +101,10 @@ def test_no_network_is_imported():
         (
             {"model__family": "stable_difusion"},
             "model.family = 'stable_difusion' is unknown; did you mean 'stable_diff",
+        ),
+        (
+            {"model__family": "stable_diffusion_3"},
+            "model.family = 'stable_diffusion_3': must be another, for model.name",
         ),
         ({"model__name": "owner/model"}, "model.revision is missing: give the commit of owner/model"),
         ({"captions__watch": "none"}, "captions.watch = 'none': must be the captioner's folder"),
