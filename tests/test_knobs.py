@@ -7,16 +7,22 @@ import ast
 
 import pytest
 
-from aclora.cli.check import NO_ENCODERS
-from aclora.core import params
 from aclora.core.config import Config
-from aclora.evaluation.evaluate import EvaluateConfig, project_figures
+from aclora.evaluation.evaluate import project_figures
 from docs import generate
 from tests.conftest import ROOT
 
 CODE = [*(ROOT / "src").rglob("*.py"), *(ROOT / "stages").glob("*.py")]
 NOT_READERS = {"check.py", "sections.py"}  # they see every knob and use few
+ROOMS = {"model": "models"}
 KNOBS = [(path, model, knob) for path, model in generate.models().items() for knob in model.model_fields]
+
+
+@pytest.fixture
+def encoders(monkeypatch):
+    """The knobs of `evaluate` that figures name: the encoders that they rest on."""
+    monkeypatch.chdir(ROOT)
+    return {figure.encoder for figure in project_figures().values()}
 
 
 def words_read(source: str, section: str) -> set[str]:
@@ -35,25 +41,19 @@ def is_section(node: ast.ClassDef) -> bool:
 
 
 def read_by_code(section: str, model: type[Config]) -> set[str]:
-    """What the files that know a section's class read."""
-    sources = [f.read_text(encoding="utf-8") for f in CODE if f.name not in NOT_READERS]
-    return {word for source in sources if model.__name__ in source for word in words_read(source, section)}
+    """What the files that know a section's class, or belong to the room that gets it, read."""
+    sources = {f: f.read_text(encoding="utf-8") for f in CODE if f.name not in NOT_READERS}
+    readers = {f: s for f, s in sources.items() if model.__name__ in s or f.parent.name == ROOMS.get(section)}
+    return {word for source in readers.values() for word in words_read(source, section)}
 
 
 @pytest.mark.parametrize(("path", "model", "knob"), KNOBS, ids=lambda value: value if isinstance(value, str) else "")
-def test_every_knob_is_read(path, model, knob):
+def test_every_knob_is_read(path, model, knob, encoders):
     section = path.partition(".")[0]
-    if model is EvaluateConfig and knob not in NO_ENCODERS:
-        pytest.skip("an encoder: see below")
     in_dvc = {f"${{{section}.{knob}}}", f"${{item.{knob}}}"}
     pipeline = (ROOT / "dvc.yaml").read_text(encoding="utf-8")
-    assert knob in read_by_code(section, model) or any(word in pipeline for word in in_dvc)
-
-
-def test_every_encoder_of_the_file_serves_a_figure(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    encoders = set(params.value("evaluate")) - NO_ENCODERS
-    assert encoders == {figure.encoder for figure in project_figures().values()}
+    read = read_by_code(section, model) | (encoders if section == "evaluate" else set())
+    assert knob in read or any(word in pipeline for word in in_dvc)
 
 
 def test_a_dead_knob_would_be_noticed():

@@ -102,6 +102,10 @@ def test_no_network_is_imported():
             {"model__family": "stable_difusion"},
             "model.family = 'stable_difusion' is unknown; did you mean 'stable_diff",
         ),
+        (
+            {"model__family": "stable_diffusion_3"},
+            "model.family = 'stable_diffusion_3': must be another, for model.name",
+        ),
         ({"model__name": "owner/model"}, "model.revision is missing: give the commit of owner/model"),
         ({"captions__watch": "none"}, "captions.watch = 'none': must be the captioner's folder"),
         ({"captions__max_new_tokens": "0"}, "params.yaml: captions.max_new_tokens = 0: must be at least 1"),

@@ -9,6 +9,7 @@ from aclora.core import discovery, params
 from aclora.core.errors import InputError, did_you_mean, require
 from aclora.core.hub import hub_name
 from aclora.core.method import Method, method_named
+from aclora.core.model import ModelConfig
 from aclora.data.captions import caption_folder
 from aclora.data.corruption import corrupted, limited
 from aclora.data.pictures import read_pictures
@@ -64,8 +65,7 @@ def load_sections() -> dict:
 def check_networks(sections: dict) -> None:
     """The modules, folders and networks that the sections name. Raises `InputError`."""
     model, train, evaluate = sections["model"], sections["train"], sections["evaluate"]
-    discovery.find("models", model.family, "model.family", "MODEL")
-    check_pipeline(model.name)
+    check_pipeline(model)
     discovery.find("encoders", train.feature_network, "train.feature_network", "ENCODER")
     if train.feature_loss > 0:
         aid = "name another, or set train.feature_loss to 0"
@@ -82,11 +82,12 @@ def check_networks(sections: dict) -> None:
             raise InputError(f"{knob} = {path!r}: no such folder or file; DVC needs one even if no stage reads it")
 
 
-def check_pipeline(name: str) -> None:
-    """A base model's folder has its index and a folder for each part that the index lists; a hub name passes."""
-    folder = Path(name)
+def check_pipeline(model: ModelConfig) -> None:
+    """A base model's folder is of its family and has every part that its index lists; a hub name passes."""
+    family = discovery.load("models", model.family, "model.family", "MODEL")
+    name, folder = model.name, Path(model.name)
     if not folder.is_dir():
-        return  # ModelConfig has seen to it that it is a hub name
+        return  # ModelConfig has checked the form of a hub name
     index = folder / "model_index.json"
     try:
         parts = json.loads(index.read_text(encoding="utf-8"))
@@ -94,6 +95,7 @@ def check_pipeline(name: str) -> None:
         raise InputError(
             f"model.name = {name!r}: its model_index.json is missing or damaged; name a diffusers folder"
         ) from None
+    family.check_family(parts, model)
     for part, kind in parts.items():
         if isinstance(kind, list) and kind[0] and not (folder / part).is_dir():
             raise InputError(f"model.name = {name!r}: the folder {part}, which its model_index.json lists, is missing")

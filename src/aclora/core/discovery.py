@@ -17,10 +17,9 @@ from aclora.core.errors import InputError, did_you_mean
 
 def names(room: str, constant: str | None = None) -> list[str]:
     """The modules of a room ("methods"), sorted, with `constant` only those that define it. Imports none of them."""
-    spec = importlib.util.find_spec(f"aclora.{room}")
-    folders = list(spec.submodule_search_locations or ()) if spec else []
-    found = sorted(module.name for module in pkgutil.iter_modules(folders) if module.name != "contract")
-    return [name for name in found if constant is None or _defines(Path(folders[0]) / f"{name}.py", constant)]
+    folder = _folder(room)
+    found = sorted(module.name for module in pkgutil.iter_modules([str(folder)]) if module.name != "contract")
+    return [name for name in found if constant is None or _defines(folder / f"{name}.py", constant)]
 
 
 def find(room: str, name: str, knob: str, constant: str | None = None) -> str:
@@ -30,7 +29,8 @@ def find(room: str, name: str, knob: str, constant: str | None = None) -> str:
     """
     if "." in name:
         return find_outside(name, knob)
-    if name not in names(room, constant):
+    # a stage reads the one file that a knob chooses, and depends on no other of the room
+    if name not in names(room) or (constant and not _defines(_folder(room) / f"{name}.py", constant)):
         raise InputError(f"{knob} = {name!r} is unknown; {did_you_mean(name, names(room, constant))}")
     return f"aclora.{room}.{name}"
 
@@ -66,6 +66,13 @@ def load(room: str, name: str, knob: str, constant: str) -> Any:
 def outside(name: str, knob: str) -> ModuleType:
     """A module from outside this package, imported. Raises `InputError` if there is none."""
     return importlib.import_module(find_outside(name, knob))
+
+
+def _folder(room):
+    spec = importlib.util.find_spec(f"aclora.{room}")
+    if spec is None or not spec.submodule_search_locations:
+        raise ModuleNotFoundError(f"aclora.{room} is no folder of modules")
+    return Path(spec.submodule_search_locations[0])
 
 
 def _defines(file, constant):

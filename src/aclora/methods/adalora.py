@@ -1,5 +1,7 @@
 """AdaLoRA (arXiv 2303.10512): the importance of singular triplets decides how much rank each layer keeps. PEFT's."""
 
+from typing import Any
+
 import torch
 from pydantic import Field, model_validator
 
@@ -55,7 +57,7 @@ class AdaLora(PeftTuner):
     def begin(self, steps):
         from peft.tuners.adalora import RankAllocator
 
-        self.schedule = self.peft_config(steps)
+        self.schedule: Any = self.peft_config(steps)  # of PEFT, which declares its fields as optional
         self.schedule.target_modules = set(self.targets)
         self.allocator = RankAllocator(self.network, self.schedule, "default")
 

@@ -3,6 +3,8 @@
 For PyTorch's W (out, in): Uᵀ (r, in) is `lora_A`, V (out, r) is `lora_B`, Σ (r,) is `sigma`.
 """
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from pydantic import Field
@@ -49,7 +51,7 @@ class TriLora(Method):
         """Needs a seeded global generator. Raises `InputError` where the rank is above a layer's smaller side."""
         found = matching(network, layers)
         check_rank(found, self.config.rank, "trilora.rank")
-        self.tuned = {name: TriLinear(layer, self.config.rank) for name, layer in found.items()}
+        self.tuned = {name: TriLinear(cast(nn.Linear, layer), self.config.rank) for name, layer in found.items()}
         for name, layer in self.tuned.items():
             network.set_submodule(name, layer)
         return [p for layer in self.tuned.values() for p in (layer.lora_A, layer.sigma, layer.lora_B)]
