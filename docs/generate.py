@@ -13,7 +13,7 @@ from pathlib import Path
 from aclora.cli.reference import commands_page
 from aclora.cli.sections import SECTIONS, methods
 from aclora.core import discovery, params
-from aclora.core.config import Config, describe
+from aclora.core.config import OPEN_KNOB, Config, describe
 from aclora.core.method import method_named
 
 ROOT = Path(__file__).parents[1]
@@ -61,7 +61,7 @@ def schema(file: Path = PARAMS) -> dict:
     properties = {}
     for path, model in models(file).items():
         name, *inner = path.split(".")
-        made = section_schema(path, model, asked)
+        made = section_schema(path, model, asked, file)
         if name == "styles":
             made = {"type": "object", "additionalProperties": made}
         else:
@@ -80,12 +80,15 @@ def schema(file: Path = PARAMS) -> dict:
     }
 
 
-def section_schema(path: str, model: type[Config], asked: dict[str, str]) -> dict:
-    """The schema of one section, whose knobs carry their questions."""
+def section_schema(path: str, model: type[Config], asked: dict[str, str], file: Path = PARAMS) -> dict:
+    """The schema of one section, whose knobs carry their questions; those of an open section are the file's."""
     own = model.model_json_schema()
+    properties = own.get("properties", {})
+    if isinstance(own["additionalProperties"], dict):
+        properties = dict.fromkeys(params.value(path, file), own["additionalProperties"]) | properties
     knobs = {
         name: {"description": asked[f"{path}.{name}"], **{k: v for k, v in knob.items() if k != "title"}}
-        for name, knob in own.get("properties", {}).items()
+        for name, knob in properties.items()
     }
     return {"type": "object", "properties": knobs, "required": list(knobs), "additionalProperties": False}
 
@@ -112,8 +115,10 @@ def knobs(file: Path = PARAMS) -> str:
             lines += [f"- **`method: {params.method(file)}`**", ""]
             continue
         values = params.value(path, file) or {}
-        for knob, field in found[path].model_fields.items():
-            head = f"- **`{knob}: {written(values[knob])}`** · {describe(field)}  "
+        fields = found[path].model_fields
+        for knob in [name for name in values if name not in fields] + list(fields):
+            kind = describe(fields[knob]) if knob in fields else OPEN_KNOB
+            head = f"- **`{knob}: {written(values[knob])}`** · {kind}  "
             lines += wrapped(head, asked[f"{path}.{knob}"], indent="  ")
         lines += [""] if found[path].model_fields else []
     return "\n".join(lines).rstrip() + "\n"

@@ -60,7 +60,8 @@ def test_every_knob_stands_in_the_file_with_its_question(section, monkeypatch):
     values = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     for part in section.split("."):
         values = values[part]
-    assert set(values) == set(into.model_fields)
+    open_knobs = getattr(loaded, "encoders", {})
+    assert set(values) == set(into.model_fields) | set(open_knobs)
 
 
 @pytest.mark.parametrize("written", ["1e-4", "1E-4", "1e-04", "+.0001", "0.0001", "'1e-4'", "1.0e-4"])
@@ -221,3 +222,12 @@ def test_a_knob_may_be_a_number_or_a_word(tmp_path, written, value):
 def test_neither_the_number_nor_the_word_names_both(tmp_path):
     with pytest.raises(InputError, match=r"train.bound = 'often': must be a number or dynamic$"):
         load(tmp_path, "train: {bound: often}", into=NumberOrWord)
+
+
+def test_a_knob_for_an_encoder_on_which_no_figure_rests_is_unknown():
+    with pytest.raises(InputError, match=r"clp is unknown; did you mean 'clip'\?"):
+        section("evaluate", EvaluateConfig, clp="models/miniature/clip")
+    without = {"figures": [], "judge": None}  # null stands for nothing
+    assert section("evaluate", EvaluateConfig, **without).encoders["judge"] is None
+    with pytest.raises(InputError, match="judge is unknown"):
+        section("evaluate", EvaluateConfig, figures=[])

@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 from aclora.core.errors import InputError, did_you_mean
 
 TYPES = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", type(None): "null"}
+OPEN_KNOB = "a text or null"  # what a knob may be in a section that takes further ones
 OUT_OF_RANGE = {"greater_than", "greater_than_equal", "less_than", "less_than_equal"}
 
 
@@ -90,6 +91,8 @@ def _as_input_error(model, values, error) -> InputError:
     if isinstance(raised, InputError):  # of one of the model's own validators
         return raised
     name = invalid[0]["loc"][0]
+    if name not in model.model_fields:  # of an open section
+        return InputError(f"{name} = {values[name]!r}: must be {OPEN_KNOB}")
     field = model.model_fields[name]
     out_of_range = any(p["type"] in OUT_OF_RANGE for p in invalid if p["loc"][0] == name)
     kinds = _kinds(field.annotation)

@@ -37,8 +37,8 @@ class EvaluateConfig(Config):
     @model_validator(mode="after")
     def _check_rules(self):
         knobs = encoder_knobs(self.figures)
-        for name in self.encoders:
-            if name not in knobs:
+        for name, encoder in self.encoders.items():
+            if encoder and name not in knobs:
                 raise InputError(f"{name} is unknown; {did_you_mean(name, [*type(self).model_fields, *knobs])}")
         for knob in knobs:
             if knob not in self.encoders:
