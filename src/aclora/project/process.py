@@ -43,9 +43,7 @@ def run(
     added to `environment()`. Whatever ends this function, including the exception of a cancelled run, also ends the
     command and everything that it started.
     """
-    _raise_if_orphaned()
-    if STOPPED.is_set():
-        raise RuntimeError(f"the run is ending: {' '.join(command)} is not started")
+    _raise_if_ending(command)
     lines = []
 
     def emit(raw: bytes) -> None:
@@ -68,7 +66,8 @@ def run(
             if log:
                 _follow(child, emit, tick or (lambda: None))
             child.wait()
-            _raise_if_orphaned()
+            # whoever ended the child may have collected its exit status: then it would look like success here
+            _raise_if_ending(command)
             return child.returncode, lines
         finally:
             if child.poll() is None:
@@ -155,7 +154,8 @@ def _end_children():
         end(child.pid)
 
 
-def _raise_if_orphaned():
-    """Raise in the flow what the lost signal would have raised."""
+def _raise_if_ending(command):
     if ORPHANED.is_set():
-        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)  # which raises in the flow what the lost signal would have raised
+    if STOPPED.is_set():
+        raise RuntimeError(f"the run is ending: {' '.join(command)} does not complete")
