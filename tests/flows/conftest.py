@@ -31,6 +31,8 @@ styles:
 train:
   epochs: 2
   seed: 0
+evaluate:
+  figures: []
 """
 STAGE = """\
   {name}:
