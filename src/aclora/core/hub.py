@@ -69,7 +69,7 @@ def complete(model_and_report: tuple) -> torch.nn.Module:
     return model.eval()
 
 
-def in_batches(compute: Callable[[list], Tensor], items: Sequence, batch: int) -> Tensor:
+def in_batches(compute: Callable[[Sequence], Tensor], items: Sequence, batch: int) -> Tensor:
     """`compute` of `batch` items at a time, concatenated in float32 on the CPU, without gradients."""
     with torch.no_grad():
         return torch.cat([compute(items[i : i + batch]).float().cpu() for i in range(0, len(items), batch)])
