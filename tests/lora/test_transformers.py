@@ -91,6 +91,22 @@ def test_the_header_tells_of_the_transformer(tiny_sd3, tmp_path):
     assert all(key.startswith("transformer.") for key in described)
 
 
+def test_inspect_and_export_speak_of_a_transformer(tiny_sd3, tmp_path, monkeypatch):
+    from typer.testing import CliRunner
+
+    from aclora.cli.main import app
+
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "a.safetensors", random_factors(tiny_sd3), HEADER, "diffusers")
+    inspect = CliRunner().invoke(app, ["inspect", "a.safetensors"])
+    assert "transformer layers: 14, text encoder layers: 0" in inspect.output
+    export = CliRunner().invoke(app, ["export", "a.safetensors", "--to", "peft", "--out", "p"])
+    assert export.output == "p: peft, transformer layers: 14, rank 3\n"
+    kohya = CliRunner().invoke(app, ["export", "a.safetensors", "--to", "kohya", "--out", "k.safetensors"])
+    assert kohya.exit_code != 0
+    assert not (tmp_path / "k.safetensors").exists()
+
+
 def test_layers_tell_the_network_they_are_of(tiny, tiny_sd3):
     for model in (tiny, tiny_sd3):
         names = [n for n, m in model.network.named_modules() if isinstance(m, torch.nn.Linear)]
