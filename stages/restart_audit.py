@@ -3,6 +3,7 @@
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors.torch import load_file
@@ -28,7 +29,8 @@ def main(name: str) -> None:
     names = ("audit.json", "spectra.npz", "audit", "loss.csv", "restarts.csv")
     with writing(*(metrics / n for n in names)) as (file, arrays, plots, losses, table):
         plots.mkdir()
-        spectra, cut = {}, None
+        spectra: dict[str, Any] = {}
+        cut = None
         trained = folder / "pytorch_lora_weights.safetensors"
         if trained.exists():
             factors = read(trained).factors

@@ -10,6 +10,8 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.colors import LogNorm
 
+from aclora.lora.names import network_label
+
 STYLE: Any = {"figure.dpi": 100, "savefig.dpi": 100, "font.size": 10}
 STYLE |= {"axes.spines.top": False, "axes.spines.right": False}
 
@@ -52,7 +54,7 @@ def spectra_plot(spectra: dict[str, np.ndarray], cut: dict[str, int] | None, lay
             axis.set(title=name, xlabel="singular value")
         if cut:
             axes[-1].step([cut[layer] - 0.5 for layer in layers], range(len(layers)), where="mid", color="w", lw=1.2)
-        axes[0].set(ylabel="layer, from the UNet's input on")
+        axes[0].set(ylabel=f"layer, from the {network_label(layers)}'s input on")
         figure.colorbar(images[-1], ax=axes, label="relative to the largest")
         figure.savefig(file)
         plt.close(figure)

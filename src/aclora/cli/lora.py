@@ -130,6 +130,7 @@ def _write(
 ) -> None:
     """Write the factors with what was `cut` in the header, and print what came out and what was lost."""
     from aclora.lora.export import write
+    from aclora.lora.names import network_label
 
     header = found.header | ({"resized": ", ".join(cut)} if cut else {})
     try:
@@ -140,6 +141,6 @@ def _write(
     span = f"rank {ranks[0]}" if len(set(ranks)) == 1 else f"ranks {min(ranks)} to {max(ranks)}"
     worst = max(errors, key=errors.__getitem__)
     lost = f"; ‖ΔW − cut‖ / ‖ΔW‖ at most {errors[worst]:.3f} ({worst})" if errors[worst] else ""
-    print(f"{out}: {to}, UNet layers: {len(factors)}, {span}{lost}")
+    print(f"{out}: {to}, {network_label(factors)} layers: {len(factors)}, {span}{lost}")
     if found.text_encoder:
         print(f"left out: text encoder layers, {len(found.text_encoder)}")

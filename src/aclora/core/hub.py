@@ -14,9 +14,7 @@ def hub_name(knob: str, name: str, remedy: str) -> tuple[str, str]:
     """The repository ("owner/name") and the commit of a hub name, owner/name@commit. Raises `InputError`."""
     repository, _, revision = name.partition("@")
     if name.startswith((".", "/")) or repository.count("/") != 1:
-        raise InputError(
-            f"{knob} = {name!r}: no such folder, and not a hub name (owner/name@commit); name one of these, {remedy}"
-        )
+        raise InputError(f"{knob} = {name!r}: no such folder, and not a hub name (owner/name@commit); {remedy}")
     if not revision:
         raise InputError(f"{knob} = {name!r}: no such folder; of a hub name give the commit, {repository}@<commit>")
     return repository, revision
@@ -71,7 +69,7 @@ def complete(model_and_report: tuple) -> torch.nn.Module:
     return model.eval()
 
 
-def in_batches(compute: Callable[[list], Tensor], items: Sequence, batch: int) -> Tensor:
+def in_batches(compute: Callable[[Sequence], Tensor], items: Sequence, batch: int) -> Tensor:
     """`compute` of `batch` items at a time, concatenated in float32 on the CPU, without gradients."""
     with torch.no_grad():
         return torch.cat([compute(items[i : i + batch]).float().cpu() for i in range(0, len(items), batch)])

@@ -5,7 +5,7 @@ A family is one file in `models/`, named by the knob `model.family`. `Model` say
 
 import abc
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from PIL import Image
@@ -70,15 +70,15 @@ class Model(abc.ABC):
     whatever type and range that family uses; nobody else looks into them.
     """
 
-    component: ClassVar[
-        str
-    ]  # the network's name in the pipeline, its prefix in diffusers' LoRA files: unet, transformer
-    adapter_layers: tuple[str, ...]  # what the names of the linear layers that get an adapter end with, at a dot
+    # The network's name in the pipeline, which is its prefix in diffusers' LoRA files: unet or transformer.
+    component: ClassVar[str]
+    # What the names of the linear layers that get an adapter end with, at a dot.
+    adapter_layers: tuple[str, ...]
 
-    def __init__(self, pipe):
+    def __init__(self, pipe: Any):
         """Freeze the pipeline's networks and put them into eval mode; the network stays where the pipeline is."""
         self.pipe = pipe
-        self.network: nn.Module = getattr(pipe, self.component)  # the loop may put a wrapper in its place
+        self.network: Any = getattr(pipe, self.component)  # an nn.Module; the loop may put a wrapper in its place
         pipe.set_progress_bar_config(disable=True)
         for part in pipe.components.values():
             if isinstance(part, nn.Module):
@@ -103,8 +103,8 @@ class Model(abc.ABC):
             )
 
     @property
-    def vae(self) -> nn.Module:
-        """The pipeline's autoencoder."""
+    def vae(self) -> Any:
+        """The pipeline's autoencoder, an nn.Module."""
         return self.pipe.vae
 
     @property

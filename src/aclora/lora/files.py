@@ -199,7 +199,10 @@ def _refuse_other_networks(file, form, name, model, layer):
             "known here: save it in diffusers' or PEFT's format"
         )
     if model == "unet":
-        raise InputError(f"{file} is not for a UNet of SD 1.x, 2.x or XL, nor a transformer's: it has {name}")
+        raise InputError(
+            f"{file} is not for a UNet of SD 1.x, 2.x or XL, nor a transformer's: it has {name}; a transformer's keys "
+            "begin with transformer."
+        )
 
 
 def _parts(file, tensors):

@@ -41,6 +41,11 @@ def component_of(layers: Iterable[str]) -> str:
     return "unet" if all(_UNET.match(layer) for layer in layers) else "transformer"
 
 
+def network_label(layers: Iterable[str]) -> str:
+    """The same for people: UNet or transformer."""
+    return {"unet": "UNet"}.get(component := component_of(layers), component)
+
+
 def kohya_name(layer: str, sgm_layers: int | None = None) -> str:
     """A layer's kohya name from diffusers' one; in SGM block names if `sgm_layers`, the layers per block, is given.
 

@@ -2,6 +2,7 @@
 
 import abc
 from collections.abc import Sequence
+from typing import Any
 
 from torch import nn
 
@@ -9,13 +10,13 @@ from aclora.core.errors import InputError
 from aclora.core.method import Method
 
 
-def matching(network: nn.Module, ends: Sequence[str]) -> dict[str, nn.Module]:
+def matching(network: nn.Module, ends: Sequence[str]) -> dict[str, Any]:
     """The network's layers whose names are one of `ends` or end with it at a dot, by name, in the network's order."""
     dotted = tuple(f".{end}" for end in ends)
     return {name: layer for name, layer in network.named_modules() if f".{name}".endswith(dotted)}
 
 
-def check_rank(layers: dict[str, nn.Module], rank: int, knob: str) -> None:
+def check_rank(layers: dict[str, Any], rank: int, knob: str) -> None:
     """Raise `InputError` where `rank`, the value of `knob`, is above the smaller side of a linear layer."""
     for name, layer in layers.items():
         side = min(layer.weight.shape)
@@ -46,8 +47,9 @@ class PeftTuner(Method, abc.ABC):
         Raises `InputError` where the rank is above a layer's smaller side.
         """
         check_rank(matching(network, layers), self.rank, self.rank_knob)
-        self.network, self.targets = network, list(layers)
-        network.add_adapter(self.peft_config())
+        self.network: Any = network
+        self.targets = list(layers)
+        self.network.add_adapter(self.peft_config())
         return [p for p in network.parameters() if p.requires_grad]
 
     def layer_names(self):

@@ -59,7 +59,7 @@ def load_adapter(model: Model, place: Path) -> None:
     else:
         from peft import PeftConfig, set_peft_model_state_dict
 
-        network.add_adapter(PeftConfig.from_pretrained(place))
+        network.add_adapter(PeftConfig.from_pretrained(str(place)))
         tensors = load_file(place / "adapter_model.safetensors")
         bare = {name.removeprefix("base_model.model."): tensor for name, tensor in tensors.items()}
         unexpected = set_peft_model_state_dict(network, bare, adapter_name="default").unexpected_keys

@@ -3,6 +3,8 @@
 With ᾱ the schedule's cumulated alphas, x_t = √ᾱ(t) x_0 + √(1 − ᾱ(t)) ε.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -22,7 +24,8 @@ class StableDiffusion(Model):
         from diffusers import DDPMScheduler
 
         super().__init__(pipe)
-        self.schedule = DDPMScheduler.from_config(pipe.scheduler.config)  # of any sampler: its forward process
+        # whatever the sampler is, this is its forward process
+        self.schedule: Any = DDPMScheduler.from_config(pipe.scheduler.config)
         kind = self.schedule.config.prediction_type
         known = ("epsilon", "v_prediction")
         require(kind in known, "the model's prediction_type", kind, " or ".join(known))
@@ -33,9 +36,9 @@ class StableDiffusion(Model):
         quieten()
         from diffusers import AutoPipelineForText2Image, DiffusionPipeline
 
-        where = {"revision": config.revision} if config.revision else {}
+        where: Any = {"revision": config.revision} if config.revision else {}
         with loading("model.name", config.name):
-            index = DiffusionPipeline.load_config(config.name, **where)
+            index: Any = DiffusionPipeline.load_config(config.name, **where)
             cls.check_family(index, config)
             xl = "XL" in index.get("_class_name", "")  # which never had a checker
             checker = {} if xl else {"safety_checker": None, "requires_safety_checker": False}

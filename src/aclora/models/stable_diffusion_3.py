@@ -3,7 +3,10 @@
 With σ in 0…1, x_σ = (1 − σ) x_0 + σ ε, and the velocity along this straight line is ε − x_0.
 """
 
+from typing import Any
+
 import torch
+from torch import Tensor
 
 from aclora.core.errors import require
 from aclora.core.hub import loading, quieten
@@ -20,9 +23,9 @@ class StableDiffusion3(Model):
 
         super().__init__(pipe)
         # as made, the scheduler lists the times of its whole schedule, the shift that the model was trained with in it
-        schedule = FlowMatchEulerDiscreteScheduler.from_config(pipe.scheduler.config)
+        schedule: Any = FlowMatchEulerDiscreteScheduler.from_config(pipe.scheduler.config)
         self.steps = schedule.config.num_train_timesteps
-        self.schedule = schedule.timesteps  # (steps,) descending
+        self.schedule: Tensor = schedule.timesteps  # (steps,) descending
         # the attention of both streams; the last block drops its text, so there the text's queries change nothing
         blocks = range(len(self.network.transformer_blocks) - 1)
         self.adapter_layers = ("to_q", "to_k", "to_v", "to_out.0", "add_k_proj", "add_v_proj", "to_add_out")
@@ -34,12 +37,12 @@ class StableDiffusion3(Model):
         quieten()
         from diffusers import DiffusionPipeline, StableDiffusion3Pipeline
 
-        where = {"revision": config.revision} if config.revision else {}
+        where: Any = {"revision": config.revision} if config.revision else {}
         with loading("model.name", config.name):
-            index = DiffusionPipeline.load_config(config.name, **where)
+            index: Any = DiffusionPipeline.load_config(config.name, **where)
             cls.check_family(index, config)
             t5 = ("text_encoder_3", "tokenizer_3")
-            absent = {part: None for part in t5 if index.get(part, [None])[0] is None}
+            absent: Any = {part: None for part in t5 if index.get(part, [None])[0] is None}
             return cls(StableDiffusion3Pipeline.from_pretrained(config.name, dtype=torch.float32, **where, **absent))
 
     def check_size(self, size):

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from aclora.lora.files import read, spectrum
+from aclora.lora.names import network_label
 from aclora.lora.spectra import rank_for_energy
 
 RANKS = ("rank", "rank_90", "rank_99")
@@ -28,6 +29,7 @@ def describe(path: str | Path) -> dict[str, Any]:
             "values": values[:8].tolist(),
         }
     totals = {
+        "network": network_label(found.factors),
         "layers": len(found.factors),
         "text_encoder_layers": len(found.text_encoder),
         "parameters": parameters,
@@ -50,7 +52,7 @@ def description_text(found: dict[str, Any]) -> str:
     totals = found["totals"]
     spans = [f"{low}" if low == high else f"{low}…{high}" for low, high in (totals[k] for k in RANKS)]
     lines.append(
-        f"\n  UNet layers: {totals['layers']}, text encoder layers: {totals['text_encoder_layers']}, "
+        f"\n  {totals['network']} layers: {totals['layers']}, text encoder layers: {totals['text_encoder_layers']}, "
         f"parameters: {totals['parameters']:,}, ‖ΔW‖ of all: {totals['norm']:.4g}"
     )
     lines.append(f"  rank {spans[0]}; 90 % of the energy Σ dᵢ² in rank {spans[1]}, 99 % in rank {spans[2]}")

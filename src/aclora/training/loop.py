@@ -65,6 +65,7 @@ class Checkpoints(Protocol):
 
     def due(self, epoch: int) -> bool:
         """Whether the state at this epoch's end is to be saved."""
+        ...
 
     def save(self, epoch: int, tensors: dict[str, Tensor], values: dict) -> None:
         """Save it."""

@@ -2,6 +2,8 @@
 one it was made from. (Of the family of arXiv 2401.00110 and 2411.04873, which look with the diffusion model itself
 and with the decoder.)"""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -20,9 +22,12 @@ class Look(nn.Module):
     deviation apply; only its rounding to 8 bits, through which no gradient passes, is left out.
     """
 
-    def __init__(self, encoder: nn.Module):
+    mean: Tensor  # (3, 1, 1)
+    std: Tensor  # (3, 1, 1)
+
+    def __init__(self, encoder: Any):
         super().__init__()
-        self.encoder = encoder.requires_grad_(False)
+        self.encoder: Any = encoder.requires_grad_(False)
         how = encoder.processor
         self.size = (how.size.shortest_edge,) * 2 if how.size.shortest_edge else (how.size.height, how.size.width)
         self.crop = (how.crop_size.height, how.crop_size.width) if how.do_center_crop else self.size
@@ -54,7 +59,7 @@ def load_look(network: str, name: str) -> Look:
     gradient = "a network whose features pass a gradient: clip, dino, or your own with a method `features`"
     require(hasattr(kind, "features"), "train.feature_network", network, gradient)
     knob = "train.feature_encoder"
-    place = locate(knob, name, "or set train.feature_loss to 0")
+    place = locate(knob, name, "name another, or set train.feature_loss to 0")
     quieten()
     try:
         return Look(kind.from_pretrained(place, knob))
