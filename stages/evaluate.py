@@ -46,7 +46,7 @@ def main(name: str) -> None:
 
     counts = {
         "generated": len(sets["adapter"].names),
-        "prompts": len(set(sets["adapter"].prompts)),
+        "prompts": len(set(sets["adapter"].prompts or ())),
         "without_trigger": len(sets["plain_adapter"].names) if "plain_adapter" in sets else 0,
         "reference": len(real[0]),
         "training": len(training[0]),

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -58,7 +59,7 @@ def loading(knob: str, name: Path | str) -> Iterator[None]:
         raise InputError(f"{knob} = {str(name)!r} cannot be loaded: {lines[0]}") from None
 
 
-def complete(model_and_report: tuple) -> torch.nn.Module:
+def complete(model_and_report: Any) -> Any:
     """The model that `from_pretrained(…, output_loading_info=True)` gave, in eval mode.
 
     Raises `ValueError` where the files lack one of its weights: transformers draws such weights at random.

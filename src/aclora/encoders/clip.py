@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -16,7 +17,7 @@ from aclora.core.hub import complete, in_batches, loading
 class Clip(nn.Module):
     """A CLIPModel with the image processor and the tokenizer beside it."""
 
-    def __init__(self, model: CLIPModel, processor, tokenizer):
+    def __init__(self, model: Any, processor: Any, tokenizer: Any):
         super().__init__()
         self.model, self.processor, self.tokenizer = model, processor, tokenizer
 

@@ -61,7 +61,8 @@ class Encoder:
     @property
     def labels(self) -> dict[str, list[str]]:
         """The names of the classes that a classifier tells apart, by output; empty for other networks."""
-        return self.own_class.labels(self.place) if hasattr(self.own_class, "labels") else {}
+        labels = getattr(self.own_class, "labels", None)
+        return labels(self.place) if labels else {}
 
     @cached_property
     def network(self):

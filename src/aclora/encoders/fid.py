@@ -69,7 +69,7 @@ class Convolution(nn.Module):
     def __init__(self, i: int, o: int, kernel: int | tuple[int, int], stride: int = 1, padded: bool = True):
         super().__init__()
         kernel = (kernel, kernel) if isinstance(kernel, int) else kernel
-        padding = tuple(k // 2 for k in kernel) if padded else 0
+        padding = (kernel[0] // 2, kernel[1] // 2) if padded else (0, 0)
         self.conv = nn.Conv2d(i, o, kernel, stride, padding, bias=False)
         self.bn = nn.BatchNorm2d(o, eps=1e-3)
 
@@ -177,7 +177,7 @@ def _pixels(picture: Image.Image) -> Tensor:
     """(3, 299, 299): each channel resized in float, so that nothing is rounded; only what bicubic overshoots is cut."""
     values = np.asarray(picture.convert("RGB"), np.float32)  # (h, w, 3)
     channels = [Image.fromarray(values[..., c]).resize((SIDE, SIDE), Image.Resampling.BICUBIC) for c in range(3)]
-    return (torch.from_numpy(np.stack(channels)).clamp(0, 255) - 128) / 128
+    return (torch.from_numpy(np.stack([np.asarray(c) for c in channels])).clamp(0, 255) - 128) / 128
 
 
 ENCODER = Inception

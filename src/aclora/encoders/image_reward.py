@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,9 +58,11 @@ class ImageReward(PreTrainedModel):
 
     def __init__(self, config: BlipConfig):
         super().__init__(config)
-        self.vision = BlipVisionModel(config.vision_config)
-        self.text = BlipTextModel(config.text_config, add_pooling_layer=False)
-        sides = (config.text_config.hidden_size, 1024, 128, 64, 16, 1)
+        vision: Any = config.vision_config
+        text: Any = config.text_config
+        self.vision = BlipVisionModel(vision)
+        self.text = BlipTextModel(text, add_pooling_layer=False)
+        sides = (text.hidden_size, 1024, 128, 64, 16, 1)
         self.mlp = nn.Sequential(*(nn.Linear(i, o) for i, o in itertools.pairwise(sides)))
         self.post_init()
 
@@ -125,7 +128,8 @@ class Reward(nn.Module):
             tokenizer = _tokenizer(folder)
             try:
                 eyes = CLIPImageProcessorPil.from_pretrained(folder)
-                model, report = ImageReward.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+                loaded: Any = ImageReward.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+                model, report = loaded
             except Exception as error:  # broken json, a damaged file, other shapes: each has its own kind of error
                 raise _unreadable(folder, "config.json, preprocessor_config.json or model.safetensors", error) from None
             if odd := sorted(report["missing_keys"] | report["unexpected_keys"]):

@@ -3,6 +3,8 @@
 The pipeline itself calls the pure functions: importing torchmetrics takes seconds.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torchmetrics import Metric
@@ -29,6 +31,7 @@ class Sets(Metric):
 
     full_state_update = False
     names: tuple[str, ...] = ("generated", "real")
+    function: Callable[..., float]
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -97,6 +100,7 @@ class PerImage(Metric):
     """One value a picture; `compute` is their mean, float64."""
 
     full_state_update = False
+    values: list[Tensor]
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)

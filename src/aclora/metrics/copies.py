@@ -1,5 +1,7 @@
 """How near generated pictures come to the ones that were trained on, and which of them are copies."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -41,7 +43,7 @@ def copies(x: Tensor, training: Tensor, own: float) -> Tensor:
     return nearest(x, training)[0] < NEAR * own
 
 
-def closeness(pictures: PictureSet, context: Context) -> dict[str, Tensor | list[str]]:
+def closeness(pictures: PictureSet, context: Context) -> dict[str, Any]:
     """Of each picture its nearest training picture's name, the distance to it, and whether it is a copy (0 or 1).
 
     The unit of distance is the median of real pictures' distances to their nearest training picture.

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 from pydantic import Field, model_validator
@@ -41,11 +42,12 @@ def blip(config: CaptionsConfig) -> Callable[[Image.Image], str]:
     from transformers import AutoTokenizer, BlipForConditionalGeneration
     from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
-    where = {"revision": config.revision} if config.revision else {}
+    name: Any = config.model
+    where: Any = {"revision": config.revision} if config.revision else {}
     try:
-        model = BlipForConditionalGeneration.from_pretrained(config.model, dtype=torch.float32, **where).eval()
-        look = BlipImageProcessorPil.from_pretrained(config.model, **where)
-        tokenizer = AutoTokenizer.from_pretrained(config.model, **where)
+        model: Any = BlipForConditionalGeneration.from_pretrained(name, dtype=torch.float32, **where).eval()
+        processor = BlipImageProcessorPil.from_pretrained(name, **where)
+        tokenizer = AutoTokenizer.from_pretrained(name, **where)
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         raise InputError(f"captions.model = {config.model!r} cannot be loaded: {first}") from None
@@ -55,7 +57,7 @@ def blip(config: CaptionsConfig) -> Callable[[Image.Image], str]:
         )
 
     def write(picture: Image.Image) -> str:
-        pixels = look(picture, return_tensors="pt").pixel_values
+        pixels = processor(picture, return_tensors="pt").pixel_values
         with torch.no_grad():
             tokens = model.generate(pixel_values=pixels, max_new_tokens=config.max_new_tokens, do_sample=False)
         return tokenizer.decode(tokens[0], skip_special_tokens=True)
