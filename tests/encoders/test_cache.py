@@ -178,7 +178,7 @@ def test_no_such_folder(tmp_path):
             Encoder("clip", name, tmp_path / "cache", remedy="set it to null")
         said = str(error.value)
         assert said.startswith(f"evaluate.clip = {name!r}: no such folder, and not a hub name (owner/name@commit)")
-        assert said.endswith("; set it to null")
+        assert said.endswith("; name one of these, set it to null")
         assert "\n" not in said
 
 

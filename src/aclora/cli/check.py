@@ -68,7 +68,7 @@ def check_networks(sections: dict) -> None:
     check_pipeline(model)
     discovery.find("encoders", train.feature_network, "train.feature_network", "ENCODER")
     if train.feature_loss > 0:
-        aid = "name another, or set train.feature_loss to 0"
+        aid = "or set train.feature_loss to 0"
         check_network("train.feature_encoder", train.feature_encoder, train.feature_network, aid)
     for knob, name in evaluate.encoders.items():
         if name:

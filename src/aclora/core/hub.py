@@ -15,7 +15,9 @@ def hub_name(knob: str, name: str, remedy: str) -> tuple[str, str]:
     """The repository ("owner/name") and the commit of a hub name, owner/name@commit. Raises `InputError`."""
     repository, _, revision = name.partition("@")
     if name.startswith((".", "/")) or repository.count("/") != 1:
-        raise InputError(f"{knob} = {name!r}: no such folder, and not a hub name (owner/name@commit); {remedy}")
+        raise InputError(
+            f"{knob} = {name!r}: no such folder, and not a hub name (owner/name@commit); name one of these, {remedy}"
+        )
     if not revision:
         raise InputError(f"{knob} = {name!r}: no such folder; of a hub name give the commit, {repository}@<commit>")
     return repository, revision

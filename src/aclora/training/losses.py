@@ -59,7 +59,7 @@ def load_look(network: str, name: str) -> Look:
     gradient = "a network whose features pass a gradient: clip, dino, or your own with a method `features`"
     require(hasattr(kind, "features"), "train.feature_network", network, gradient)
     knob = "train.feature_encoder"
-    place = locate(knob, name, "name another, or set train.feature_loss to 0")
+    place = locate(knob, name, "or set train.feature_loss to 0")
     quieten()
     try:
         return Look(kind.from_pretrained(place, knob))
