@@ -112,7 +112,7 @@ CASES = {
     "encoder not to be had": (
         "evaluate",
         setting("  clip: ", "  clip: openai/clip-vit-large-patch14@32bd64288804d66eefd0ccbe215aa642df71cc41"),
-        "and name it, or set it to null: without CMMD, CLIP score and copies, still computed are FID, KID and NFID",
+        "set it to null: without CMMD, CLIP score, share of copies, distance to nearest training picture, still",
     ),
     "nothing generated": (
         "evaluate",

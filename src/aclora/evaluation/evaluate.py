@@ -67,7 +67,7 @@ def encoders_of(config: EvaluateConfig, known: dict[str, Figure], cache: Path, d
     """
     labels = {}
     for figure in known.values():
-        labels.setdefault(figure.encoder, []).append(figure.label)
+        labels.setdefault(figure.encoder, []).append(figure.label.partition(",")[0])
     classes = [c for module in config.figures for c in getattr(figures_module(module), "ENCODERS", ())]
     found = {}
     for knob, own in labels.items():
