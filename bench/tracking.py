@@ -41,7 +41,7 @@ def train(folder: Path, every: int, epochs: int, tracking: str) -> float:
     env = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
     env |= {"PYTHONPATH": path, "ACLORA_TRACKING": tracking}
     start = time.perf_counter()
-    command = [sys.executable, "-m", "stages.train_aclora", STYLE]
+    command = [sys.executable, "-m", "stages.train", STYLE]
     subprocess.run(command, cwd=folder, env=env, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return time.perf_counter() - start
 

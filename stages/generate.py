@@ -1,14 +1,13 @@
 """generate: the same prompts and seeds with the adapter and with the bare base, with the trigger and without →
 pictures and a sheet."""
 
-import json
 from pathlib import Path
 
 import torch
 
 from aclora.core import params
 from aclora.core.errors import InputError
-from aclora.core.files import writing
+from aclora.core.files import read_json, write_jsonl, writing
 from aclora.core.images import square
 from aclora.core.model import ModelConfig, load_model
 from aclora.core.stage import run
@@ -24,7 +23,7 @@ def main(name: str) -> None:
     config = params.load("generate", GenerateConfig)
     base_model = params.load("model", ModelConfig)
     folder = Path("models/adapters") / name
-    about = json.loads((folder / "adapter.json").read_text(encoding="utf-8"))
+    about = read_json(folder / "adapter.json")
     weights = folder / FILES[config.adapter]
     if config.adapter == "trained" and (folder / "adapter_config.json").exists():
         weights = folder  # in PEFT's format, where the change is no product of two factors
@@ -74,8 +73,7 @@ def _write(folder, prompts, seeds, pictures):
     listed = [
         {"file": f"{i:04}.png", "prompt": p, "seed": s} for i, (p, s) in enumerate(zip(prompts, seeds, strict=True))
     ]
-    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in listed)
-    (folder / "prompts.jsonl").write_text(lines, encoding="utf-8")
+    write_jsonl(folder / "prompts.jsonl", listed)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def site(tmp_path_factory):
 
 
 def training(site):
-    return at_work(site.folder, "stages.train_aclora")
+    return at_work(site.folder, "stages.train")
 
 
 def some_epochs(site, run, least):
@@ -69,7 +69,7 @@ def test_a_killed_training_ends_with_the_same_bytes(site, expected, victim):
     flow = at_work(site.folder, "prefect.engine")[0].pid
     for pid in [site.pid("gpu-0")] * ("worker" in victim) + [flow] * ("flow" in victim):
         os.kill(pid, signal.SIGKILL)
-    none_left(site.folder, "stages.train_aclora", "dvc")
+    none_left(site.folder, "stages.train", "dvc")
     site.start()  # the worker, where it is gone
 
     def states():

@@ -12,7 +12,7 @@ from aclora.core.errors import InputError
 from aclora.data.pictures import read_picture
 from aclora.lora.export import write
 from aclora.lora.files import read
-from stages import caption, generate, restart_audit, train_aclora
+from stages import audit, caption, generate, train
 from tests.conftest import ROOT, model_at
 
 COLOURS = ("red", "green", "blue", "white")
@@ -64,7 +64,7 @@ def project(tmp_path, monkeypatch, tiny_sd3_folder):
 @pytest.mark.parametrize("method", ["aclora", "lora"])
 def test_stable_diffusion_3_goes_through_every_stage(project, tmp_path, method):
     project(method=method)
-    for stage in (caption, train_aclora, restart_audit, generate):
+    for stage in (caption, train, audit, generate):
         stage.main("watercolor")
     adapter = tmp_path / "models/adapters/watercolor"
     about = json.loads((adapter / "adapter.json").read_text())
@@ -89,7 +89,7 @@ def test_stable_diffusion_3_goes_through_every_stage(project, tmp_path, method):
 def test_the_pipelines_own_loader_draws_the_same_pictures(project, tmp_path, tiny_sd3_folder):
     """diffusers' and PEFT's formats of what the stages wrote, read by diffusers and by PEFT themselves."""
     project(method="lora", without_trigger=0)
-    for stage in (caption, train_aclora, generate):
+    for stage in (caption, train, generate):
         stage.main("watercolor")
     source = tmp_path / "models/adapters/watercolor/pytorch_lora_weights.safetensors"
     rows = (tmp_path / "data/generated/watercolor/prompts.jsonl").read_text().splitlines()
@@ -118,7 +118,7 @@ def test_the_pipelines_own_loader_draws_the_same_pictures(project, tmp_path, tin
 
 def test_an_adapter_of_the_family_before_is_refused_by_the_stage(project, tmp_path):
     project(method="lora")
-    for stage in (caption, train_aclora):
+    for stage in (caption, train):
         stage.main("watercolor")
     weights = tmp_path / "models/adapters/watercolor/pytorch_lora_weights.safetensors"
     layer = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"

@@ -16,7 +16,7 @@ import aclora.methods.aclora
 import aclora.training.checkpoints
 from aclora.core.files import part_of
 from aclora.core.stage import run
-from stages import train_aclora
+from stages import train
 
 
 def main() -> None:
@@ -65,7 +65,7 @@ def main() -> None:
         aclora.training.checkpoints.save = killed_in_write
     if point in ("rename", "outs"):
         Path.replace = killed_in_rename if point == "rename" else killed_with_outs
-    run(train_aclora.main, __doc__)
+    run(train.main, __doc__)
 
 
 if __name__ == "__main__":

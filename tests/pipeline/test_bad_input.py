@@ -70,32 +70,32 @@ CASES = {
     "caption not UTF-8": ("caption", caption_not_utf8, "03.txt is not UTF-8"),
     "trigger empty": ("caption", setting("    trigger: ", "    trigger: ' '"), "styles.watercolor.trigger is empty"),
     "unknown parameter": (
-        "train_aclora",
+        "train",
         setting("  epochs: ", "  epcohs: 3"),
         "train.epcohs is unknown; did you mean 'epochs'",
     ),
     "wrong type": (
-        "train_aclora",
+        "train",
         setting("  epochs: ", "  epochs: many"),
         "train.epochs = 'many': must be a whole number",
     ),
     "unknown method": (
-        "train_aclora",
+        "train",
         setting("method: ", "method: lroa"),
         "method = 'lroa' is unknown; did you mean 'lora'",
     ),
     "rank too high": (
-        "train_aclora",
+        "train",
         setting("  max_rank: ", "  max_rank: 65"),
         "aclora.max_rank = 65: must be at most 64",
     ),
     "loss no number": (
-        "train_aclora",
+        "train",
         too_fast,
         "train.learning_rate = 0.9: the loss is",
     ),
     "no model": (
-        "train_aclora",
+        "train",
         setting("  name: models", "  name: ./nowhere"),
         "model.name = './nowhere': no such folder",
     ),
@@ -139,7 +139,7 @@ CASES = {
 }
 OUTS = {
     "caption": "data/captions/watercolor.jsonl",
-    "train_aclora": "models/adapters/watercolor",
+    "train": "models/adapters/watercolor",
     "generate": "data/generated/watercolor",
     "evaluate": "metrics/watercolor/scores.json",
 }

@@ -36,7 +36,7 @@ def trained(done, tmp_path_factory):
     project.edit("params.yaml", "  epochs: ", "  epochs: 3")
     project.edit("params.yaml", "  restart_every: ", "  restart_every: 1")
     shutil.rmtree(folder / ADAPTER)
-    assert project.run("python", "-m", "stages.train_aclora", "watercolor").returncode == 0
+    assert project.run("python", "-m", "stages.train", "watercolor").returncode == 0
     return project, digest(project)
 
 
@@ -48,7 +48,7 @@ def test_a_change_of_parameters_trains_another_adapter(trained, change):
     try:
         for old, new in CHANGES[change].items():
             project.edit("params.yaml", old, new)
-        ran = project.run("python", "-m", "stages.train_aclora", "watercolor")
+        ran = project.run("python", "-m", "stages.train", "watercolor")
     finally:
         params.write_bytes(before)
     assert ran.returncode == 0, ran.stderr

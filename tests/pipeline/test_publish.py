@@ -278,7 +278,7 @@ def test_tracking_a_training_does_not_change_its_outs(done, tmp_path, monkeypatc
     before = digest(adapter)
     address = f"http://127.0.0.1:{free_port()}"
     for env, warning in (({}, ""), ({"MLFLOW_TRACKING_URI": address}, f"tracking: MLFLOW_TRACKING_URI = '{address}'")):
-        trained = project.run("python", "-m", "stages.train_aclora", STYLE, env={"ACLORA_TRACKING": "on"} | env)
+        trained = project.run("python", "-m", "stages.train", STYLE, env={"ACLORA_TRACKING": "on"} | env)
         assert trained.returncode == 0
         assert trained.stderr.count("tracking:") == bool(warning)
         assert warning in trained.stderr

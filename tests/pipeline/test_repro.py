@@ -17,7 +17,13 @@ from aclora.project.fingerprint import train_fingerprint
 from tests.conftest import ROOT
 from tests.test_house import OBSERVERS, has_code
 
-STAGES = ["caption", "train_aclora", "restart_audit", "generate", "evaluate"]
+STAGES = {  # file of stages/ → name in dvc.yaml
+    "caption": "caption",
+    "train": "train-aclora",
+    "audit": "restart-audit",
+    "generate": "generate",
+    "evaluate": "evaluate",
+}
 
 
 def outs(project):
@@ -161,7 +167,7 @@ def test_nothing_changed_means_nothing_done(done):
 def test_what_a_stage_opens_is_declared(done, stage):
     seen = json.loads((done.spy / f"{stage}.json").read_text())
     lock = yaml.safe_load((done.folder / "dvc.lock").read_text(encoding="utf-8"))
-    entry = lock["stages"][f"{stage.replace('_', '-')}@watercolor"]
+    entry = lock["stages"][f"{STAGES[stage]}@watercolor"]
     declared = [Path(d["path"]) for d in entry["deps"]]
     own = [Path(o["path"]) for o in entry["outs"]]
 

@@ -91,7 +91,7 @@ def test_killed_at_twenty_random_moments_it_goes_on(small, whole):
     rng = random.Random(0)
     kills = after_a_record = 0
     while kills < 20:
-        process = start(small, "stages.train_aclora", "watercolor")
+        process = start(small, "stages.train", "watercolor")
         loading = rng.random() < 0.2
         if not loading:
             wait_for_a_record(small, process)

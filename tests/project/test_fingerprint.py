@@ -19,7 +19,7 @@ stages:
   train-aclora:
     foreach: ${styles}
     do:
-      cmd: python -m stages.train_aclora ${key}
+      cmd: python -m stages.train ${key}
       deps: [code.py, "captions-${key}", model]
       params: [train]
       outs: ["adapter-${key}"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from aclora.core.errors import InputError
-from aclora.core.files import sha256
+from aclora.core.files import read_jsonl, sha256, write_jsonl
 from aclora.data.pictures import picture_files, read_picture
 
 
@@ -61,13 +61,12 @@ def caption_folder(
 
 def write_captions(file: Path, captions: list[Caption]) -> None:
     """Write one JSON object a line, in the given order."""
-    lines = [json.dumps(vars(c), ensure_ascii=False) for c in captions]
-    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_jsonl(file, map(vars, captions))
 
 
 def read_training_set(captions: Path, folder: Path) -> tuple[list[Image.Image], list[Caption]]:
     """The pictures of a folder and their captions. `InputError` where a picture is missing or has changed since."""
-    rows = [Caption(**json.loads(line)) for line in captions.read_text(encoding="utf-8").splitlines()]
+    rows = [Caption(**row) for row in read_jsonl(captions)]
     for row in rows:
         file = folder / row.file
         if not file.is_file() or sha256(file) != row.sha256:

@@ -1,6 +1,5 @@
 """train-aclora: captioned pictures → models/adapters/<style>/, by the method that params.yaml names."""
 
-import json
 import os
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from tqdm import tqdm
 
 from aclora.core import params
 from aclora.core.errors import InputError
-from aclora.core.files import writing
+from aclora.core.files import write_json, write_jsonl, writing
 from aclora.core.method import method_named
 from aclora.core.model import Model, ModelConfig, load_model
 from aclora.core.stage import run
@@ -70,15 +69,14 @@ def main(name: str) -> None:
         if signal := method.signal():
             cut, report = signal
             save_diffusers(out / "signal.safetensors", cut, header | {"cut_to": report["by"]})
-            (out / "signal.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+            write_json(out / "signal.json", report)
         if kept.values:
             # (restarts, layers, A and B, rank), layers in the order of the history's lists
             save_file({"values": torch.stack(kept.values)}, out / "restarts.safetensors")
         about = {"method": method_name, "layers": method.layer_names(), "pictures": len(pictures), "size": size}
         about |= {"corrupted": changed} if changed else {}
-        (out / "adapter.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-        lines = "".join(json.dumps(r) + "\n" for r in kept.history)
-        (out / "history.jsonl").write_text(lines, encoding="utf-8")
+        write_json(out / "adapter.json", about)
+        write_jsonl(out / "history.jsonl", kept.history)
     kept.clear()
 
 

@@ -12,7 +12,7 @@ from aclora.audit.plots import restarts_plot, spectra_plot
 from aclora.audit.signatures import AuditConfig, audit, failure, final_spectra
 from aclora.core import params
 from aclora.core.errors import InputError
-from aclora.core.files import writing
+from aclora.core.files import read_json, read_jsonl, write_json, writing
 from aclora.core.stage import run
 from aclora.lora.files import read
 
@@ -20,8 +20,8 @@ from aclora.lora.files import read
 def main(name: str) -> None:
     config = params.load("audit", AuditConfig)
     folder = Path("models/adapters") / name
-    history = [json.loads(line) for line in (folder / "history.jsonl").read_text(encoding="utf-8").splitlines()]
-    about = json.loads((folder / "adapter.json").read_text(encoding="utf-8"))
+    history = read_jsonl(folder / "history.jsonl")
+    about = read_json(folder / "adapter.json")
     layers = about["layers"]
     report = {"method": about["method"], **audit(history, layers, config)}
     metrics = Path("metrics") / name
@@ -36,7 +36,7 @@ def main(name: str) -> None:
             factors = read(trained).factors
             spectra = {k: v.numpy() for k, v in final_spectra({layer: factors[layer] for layer in layers}).items()}
             if (folder / "signal.json").exists():
-                signal = json.loads((folder / "signal.json").read_text(encoding="utf-8"))
+                signal = read_json(folder / "signal.json")
                 cut = signal["rank"]
                 report |= {"signal_rank": max(cut.values()), "truncation_error_max": max(signal["error"].values())}
             spectra_plot(spectra, cut, layers, plots / "spectra.png")
@@ -49,7 +49,7 @@ def main(name: str) -> None:
         _table(largest, ("epoch", "p", "I", "I_A", "I_B", "probe_before", "probe_after"), table)
         with arrays.open("wb") as out:
             np.savez(out, layers=np.array(layers, dtype=np.str_), **spectra)
-        file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        write_json(file, report)
     for signature, seen in report.get("signatures", {}).items():
         if seen["found"]:
             print(f"audit: {signature.replace('_', ' ')} in {name}: {json.dumps(seen)}")
