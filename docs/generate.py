@@ -125,11 +125,11 @@ def knobs(file: Path = PARAMS) -> str:
 
 
 def wrapped(*paragraphs: str, indent: str = "") -> list[str]:
-    """Lines of at most 120 characters; all but the first line are indented. Two spaces at an end break the line."""
+    """Lines of at most 112 characters; all but the first line are indented. Two spaces at an end break the line."""
     out = []
     for text in paragraphs:
         first = indent if out else ""
-        lines = textwrap.wrap(text.rstrip(), 118, initial_indent=first, subsequent_indent=indent)
+        lines = textwrap.wrap(text.rstrip(), 110, initial_indent=first, subsequent_indent=indent)
         out += [*lines[:-1], lines[-1] + ("  " if text.endswith("  ") else "")]
     return out
 

@@ -35,7 +35,7 @@ class PeftTuner(Method, abc.ABC):
 
     @property
     def rank(self) -> int:
-        return getattr(self.config, self.rank_knob.partition(".")[2])
+        return getattr(self.config, self.rank_knob.rpartition(".")[2])
 
     @abc.abstractmethod
     def peft_config(self):
