@@ -42,7 +42,7 @@ def questions(text: str) -> dict[str, str]:
 
 def models(file: Path = PARAMS) -> dict[str, type[Config]]:
     """The model of every section by its dotted path, in the file's order; the first style's for all of them."""
-    known, values, method = SECTIONS | methods(), params.read(file), params.method(file)
+    known, values = SECTIONS | methods(), params.read(file)
     found = {}
     for name in values:
         if name == "styles":
@@ -50,7 +50,7 @@ def models(file: Path = PARAMS) -> dict[str, type[Config]]:
         elif name in known:
             found[name] = known[name]
         elif name != "method":
-            found[method] = method_named(method).config_type  # a method from outside
+            found |= {path: method_named(path).config_type for path in params.outside_sections(name, values[name])}
     return found
 
 
@@ -67,6 +67,9 @@ def schema(file: Path = PARAMS) -> dict:
         else:
             for part in reversed(inner):
                 made = {"type": "object", "properties": {part: made}, "additionalProperties": False}
+        before = properties.get(name, {}).get("properties", {})  # of another method in the same package
+        if inner and name != "styles":
+            made["properties"] = before | made["properties"]
         properties[name] = {"description": asked[name], **made}
     method = {"anyOf": [{"enum": known}, {"type": "string", "pattern": r"\."}]}
     properties["method"] = {"description": asked["method"], **method}
@@ -109,18 +112,17 @@ def knobs(file: Path = PARAMS) -> str:
     ]
     found = models(file)
     for name in params.read(file):
-        path = next(path for path in [*found, name] if path.partition(".")[0] == name)
-        lines += [f"## {'styles' if name == 'styles' else path}", "", *wrapped(asked[name]), ""]
         if name == "method":
-            lines += [f"- **`method: {params.method(file)}`**", ""]
-            continue
-        values = params.value(path, file) or {}
-        fields = found[path].model_fields
-        for knob in [name for name in values if name not in fields] + list(fields):
-            kind = describe(fields[knob]) if knob in fields else OPEN_KNOB
-            head = f"- **`{knob}: {written(values[knob])}`** · {kind}  "
-            lines += wrapped(head, asked[f"{path}.{knob}"], indent="  ")
-        lines += [""] if found[path].model_fields else []
+            lines += ["## method", "", *wrapped(asked[name]), "", f"- **`method: {params.method(file)}`**", ""]
+        for path in (path for path in found if path.partition(".")[0] == name):
+            lines += [f"## {'styles' if name == 'styles' else path}", "", *wrapped(asked[name]), ""]
+            values = params.value(path, file) or {}
+            fields = found[path].model_fields
+            for knob in [name for name in values if name not in fields] + list(fields):
+                kind = describe(fields[knob]) if knob in fields else OPEN_KNOB
+                head = f"- **`{knob}: {written(values[knob])}`** · {kind}  "
+                lines += wrapped(head, asked[f"{path}.{knob}"], indent="  ")
+            lines += [""] if fields else []
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -175,8 +175,10 @@ def test_a_section_is_frozen():
 def test_the_section_of_a_method_from_outside_is_nested_by_its_dots(tmp_path):
     text = "method: mine.methods.x\nmine: {methods: {x: {bound: 3}}}\n"
     assert load(tmp_path, text, "mine.methods.x", NumberOrWord).bound == 3
+    another = text.replace("method: mine.methods.x", "method: lora")
+    assert load(tmp_path, another, "mine.methods.x", NumberOrWord).bound == 3  # another method is chosen: it may stay
     with pytest.raises(InputError, match=r"params.yaml: mine is unknown"):
-        load(tmp_path, text.replace("mine.methods.x", "lora"), "mine.methods.x", NumberOrWord)
+        load(tmp_path, "method: lora\nmine: {rank: 3}\n", "mine", NumberOrWord)
     with pytest.raises(InputError, match=r"params.yaml: mine.methods.x is missing; there are: y"):
         load(tmp_path, text.replace("{x:", "{y:"), "mine.methods.x", NumberOrWord)
 

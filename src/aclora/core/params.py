@@ -9,6 +9,8 @@ DVC looks it up so (`params: ["${method}"]` in dvc.yaml):
     my_package:
       my_method:
         rank: 4
+
+It may stand there while another method is chosen.
 """
 
 import contextlib
@@ -122,11 +124,21 @@ def read(file: Path | None = None) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise InputError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
     values = _mapping(values, "the file", file)
-    known = [*SECTIONS, *discovery.names("methods"), str(values.get("method")).partition(".")[0]]
-    for key in values:
-        if key not in known:
-            raise InputError(f"{file}: {key} is unknown; {did_you_mean(key, known[:-1])}")
+    known = [*SECTIONS, *discovery.names("methods")]
+    for key, value in values.items():
+        if key not in known and not outside_sections(key, value):
+            raise InputError(f"{file}: {key} is unknown; {did_you_mean(key, known)}")
     return values
+
+
+def outside_sections(path: str, value: Any) -> dict[str, dict]:
+    """The sections of methods from outside below a name, by their dotted paths; empty where it holds anything else."""
+    if not isinstance(value, dict) or not value or not all(isinstance(inner, dict) for inner in value.values()):
+        return {}
+    found = {}
+    for name, inner in value.items():
+        found |= outside_sections(f"{path}.{name}", inner) or {f"{path}.{name}": inner}
+    return found
 
 
 def _find(section: str, file: Path | None) -> Any:
