@@ -5,7 +5,7 @@ from pathlib import Path
 
 from aclora.core.errors import InputError
 from aclora.evaluation.compare import compare, read_run
-from aclora.metrics.contract import Score
+from aclora.metrics.contract import Score, key_of
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def decide(challenger: Path, champion: Path, margin: float, scores: dict[str, Sc
             elif high < 0 and -gain > margin * abs(row.b):
                 judged = "loss"
         elif figure.gate:
-            unit = abs(old.scores[f"base_{figure.name}"]) if figure.gate == "share_of_base" else 1
+            unit = abs(old.scores[key_of(figure.name, "base")]) if figure.gate == "share_of_base" else 1
             judged = "loss" if -gain > margin * unit else ""
         shown = f"{row.a - row.b:+.3f}" + (" [{:+.3f}, {:+.3f}]".format(*row.interval) if row.interval else "")
         {"gain": gains, "loss": losses}.get(judged, []).append(f"{figure.label} {shown}")

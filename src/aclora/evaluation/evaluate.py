@@ -13,7 +13,7 @@ from aclora.core import params
 from aclora.core.config import Config, MissingKnob, MustBe
 from aclora.core.errors import InputError, did_you_mean
 from aclora.encoders.contract import Encoder
-from aclora.metrics.contract import Context, Figure, PictureSet, Score, figures, figures_module
+from aclora.metrics.contract import Context, Figure, PictureSet, Score, figures, figures_module, key_of
 from aclora.metrics.contract import scores as every_score
 from aclora.metrics.intervals import cluster_interval
 
@@ -121,6 +121,39 @@ class _Measured:
         self.columns = {k: v for f in figures if f.columns for k, v in f.columns(pictures, context).items()}
 
 
+class _Found:
+    """The scores and intervals of an evaluation, each under the entry of its figure and role."""
+
+    def __init__(self, known: dict[str, Figure]):
+        self.entries = every_score(known)
+        self.scores: dict[Score, float] = {}
+        self.intervals: dict[Score, tuple[float, float]] = {}
+
+    def add(self, role, measured, names=None):
+        """Every number and mean of one set, or those of `names`."""
+        for name, value in measured.numbers.items():
+            if names is None or name in names:
+                self.number(name, role, value)
+        for name, values in measured.values.items():
+            if names is None or name in names:
+                self._mean(name, role, values, measured.pictures, measured.per_real.get(name))
+
+    def number(self, name, role, value):
+        if value is not None:
+            self.scores[self.entries[key_of(name, role)]] = value
+
+    def difference(self, name, role, first, second):
+        """The mean difference of two sets whose pictures are pairs."""
+        per_real = first.per_real[name] - second.per_real[name] if name in first.per_real else None
+        self._mean(name, role, first.values[name] - second.values[name], first.pictures, per_real)
+
+    def _mean(self, name, role, values, pictures, per_real):
+        entry = self.entries[key_of(name, role)]
+        self.scores[entry] = values.mean().item()
+        if len(set(pictures.prompts)) > 1:
+            self.intervals[entry] = cluster_interval(values, pictures.prompts, per_real)
+
+
 def evaluate(
     known: dict[str, Figure],
     sets: dict[str, PictureSet],
@@ -146,49 +179,25 @@ def evaluate(
         measured[kind] = _Measured([f for f in called if f.with_base] + more, pictures, context)
         if kind == "adapter":
             relative = _Measured([f for f in called if not f.with_base], pictures, context)
-    entries = every_score(known)
-    scores, intervals = {}, {}
-
-    def number(key, value):
-        if value is not None:
-            scores[entries[key]] = value
-
-    def mean(key, values, pictures, per_real=None):
-        scores[entries[key]] = values.mean().item()
-        if len(set(pictures.prompts)) > 1:
-            intervals[entries[key]] = cluster_interval(values, pictures.prompts, per_real)
-
-    def difference(key, name, first, second):
-        per_real = first.per_real[name] - second.per_real[name] if name in first.per_real else None
-        mean(key, first.values[name] - second.values[name], first.pictures, per_real)
-
-    for kind, prefix in (("adapter", ""), ("base", "base_")):
-        one = measured[kind]
-        for name, value in one.numbers.items():
-            number(prefix + name, value)
-        for name, values in one.values.items():
-            mean(prefix + name, values, one.pictures, one.per_real.get(name))
-    for name, value in relative.numbers.items():
-        number(name, value)
-    for name, values in relative.values.items():
-        mean(name, values, relative.pictures)
+    found = _Found(known)
+    for role, kind in (("adapter", "adapter"), ("base", "base")):
+        found.add(role, measured[kind])
+    found.add("adapter", relative)
     measured["adapter"].columns |= relative.values
     context = Context(real, real, training, held_out, style, labels or {})
     for figure in called:
         if figure.of_real and figure.encoder in real.outputs:
-            number(f"real_{figure.name}", figure.of_real(context))
+            found.number(figure.name, "reference", figure.of_real(context))
     for name in measured["adapter"].values:
-        difference(f"{name}_minus_base", name, measured["adapter"], measured["base"])
+        found.difference(name, "difference", measured["adapter"], measured["base"])
     if plain := measured.get("plain_adapter"):
-        own = {f.name for f in known.values() if f.of == "without_trigger"}
+        own = [f.name for f in known.values() if f.of == "without_trigger"]
         for name in (n for n in plain.values if n not in own):
-            difference(f"drift_{name}", name, plain, measured["plain_base"])
-        for name in (n for n in plain.values if n in own):
-            mean(name, plain.values[name], plain.pictures)
-        for name in (n for n in plain.numbers if n in own):
-            number(name, plain.numbers[name])
+            found.difference(name, "without_trigger", plain, measured["plain_base"])
+        for name in own:
+            found.add("adapter", plain, [name])
     images = [row for kind, one in measured.items() for row in _rows(kind, one)]
-    return Evaluation(scores, intervals, images, _reals(known, real, measured))
+    return Evaluation(found.scores, found.intervals, images, _reals(known, real, measured))
 
 
 def _rows(kind, one):

@@ -17,6 +17,14 @@ from aclora.core.discovery import names, outside
 from aclora.core.errors import InputError
 
 ARROWS = {1: " ↑", -1: " ↓", 0: ""}
+Role = Literal["adapter", "base", "difference", "without_trigger", "reference"]
+KEYS: dict[Role, str] = {  # what a figure's name becomes in scores.json
+    "adapter": "{}",
+    "base": "base_{}",
+    "difference": "{}_minus_base",
+    "without_trigger": "drift_{}",
+    "reference": "real_{}",
+}
 
 
 @dataclass(frozen=True)
@@ -92,11 +100,15 @@ class Score:
     difference on prompts without the trigger) · reference (the real pictures' own).
     """
 
-    key: str
     label: str
     better: Literal[-1, 0, 1]
     figure: Figure
-    role: Literal["adapter", "base", "difference", "without_trigger", "reference"]
+    role: Role
+
+    @property
+    def key(self) -> str:
+        """Its name in scores.json."""
+        return key_of(self.figure.name, self.role)
 
     def rests_on(self, encoders: dict[str, str], counts: dict[str, int]) -> dict:
         """What stands behind it: its encoder's label, and how many pictures were compared with how many others."""
@@ -132,23 +144,19 @@ def figures_module(name: str) -> ModuleType:
     return module
 
 
+def key_of(figure: str, role: Role) -> str:
+    """The name in scores.json of a figure's value in a role."""
+    return KEYS[role].format(figure)
+
+
 def scores(figures: dict[str, Figure]) -> dict[str, Score]:
     """Every entry that scores.json can have, by its key, as tables show them."""
-    every = list(figures.values())
-    called = [f for f in every if f.of == "generated"]
+    called = [f for f in figures.values() if f.of == "generated"]
+    uncalled = [f for f in figures.values() if f.of == "without_trigger"]
     pairs = [f for f in called if f.paired and f.with_base]
-    found = [Score(f.name, f.label + ARROWS[f.better], f.better, f, "adapter") for f in called]
-    found += [
-        Score(f.name, f.label + ARROWS[f.better], f.better, f, "adapter") for f in every if f.of == "without_trigger"
-    ]
-    found += [
-        Score(f"drift_{f.name}", f"{f.label} without trigger, minus base's", 0, f, "without_trigger") for f in pairs
-    ]
-    found += [
-        Score(f"real_{f.name}", f"{f.label} of the real pictures themselves", 0, f, "reference")
-        for f in called
-        if f.of_real
-    ]
-    found += [Score(f"base_{f.name}", f.label + ARROWS[f.better], f.better, f, "base") for f in called if f.with_base]
-    found += [Score(f"{f.name}_minus_base", f"{f.label}, minus base's", f.better, f, "difference") for f in pairs]
+    found = [Score(f.label + ARROWS[f.better], f.better, f, "adapter") for f in called + uncalled]
+    found += [Score(f"{f.label} without trigger, minus base's", 0, f, "without_trigger") for f in pairs]
+    found += [Score(f"{f.label} of the real pictures themselves", 0, f, "reference") for f in called if f.of_real]
+    found += [Score(f.label + ARROWS[f.better], f.better, f, "base") for f in called if f.with_base]
+    found += [Score(f"{f.label}, minus base's", f.better, f, "difference") for f in pairs]
     return {score.key: score for score in found}

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from aclora.core.errors import InputError
 from aclora.evaluation.evaluate import project_figures
+from aclora.metrics.contract import key_of
 from aclora.metrics.contract import scores as every_score
 from aclora.report.tables import LABEL_WIDTH, interval_text
 
@@ -28,8 +29,8 @@ def scores_table(style: str, metrics: Path = Path("metrics")) -> str:
     for key, score in every_score(project_figures()).items():
         if scores.get(key) is None or score.role not in ("adapter", "without_trigger", "reference"):
             continue
-        base = scores.get(f"base_{key}")
-        own, difference = (figures.get(k, {}).get("interval") for k in (key, f"{key}_minus_base"))
+        base = scores.get(key_of(key, "base"))
+        own, difference = (figures.get(k, {}).get("interval") for k in (key, key_of(key, "difference")))
         values = f"{'' if base is None else format(base, '.3f'):>9}{scores[key]:9.3f}"
         intervals = f"{interval_text(own) if own else '':19}{interval_text(difference, '+') if difference else ''}"
         lines.append(f"  {score.label:{LABEL_WIDTH}}{values}   {intervals}".rstrip())
