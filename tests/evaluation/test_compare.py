@@ -153,7 +153,7 @@ def test_the_command_prints_both_with_interval_and_average(project, capsys):
     said = capsys.readouterr().out
     assert "oil: A = bold-fish (aclora), B = main (lora)" in said
     assert "[+1.000, +1.000]" in said
-    assert "average improvement of A over B (FID, CLIP, DINO, ImageReward): +" in said
+    assert "average improvement of A over B (FID, CLIP score, DINO score, ImageReward): +" in said
     assert main(["compare", "bold-fish", "main"]) == 0
     assert "ink: A = " in capsys.readouterr().out
 

@@ -39,7 +39,10 @@ def test_printed_it_is_the_table(two_projects):
     assert rows["FID ↓"].split() == ["40.000", "50.000", "-10.000", "+20.0%"]
     assert rows["ImageReward ↑"].split()[-3:-1] == ["[+1.000,", "+1.000]"]
     assert columns[52:].split()[:4] == ["A", "B", "A", "−"]
-    assert any(line.startswith("  average improvement of A over B (FID, CLIP, DINO, ImageReward): +") for line in lines)
+    assert any(
+        line.startswith("  average improvement of A over B (FID, CLIP score, DINO score, ImageReward): +")
+        for line in lines
+    )
 
 
 def test_what_the_average_leaves_out_is_named_with_the_reason(two_projects):

@@ -17,7 +17,7 @@ class Comparison:
 
     `rows`: one for each score that both have, with `score`, `a`, `b`, `interval` (95 %, of a − b, where the score is a
     mean over pictures) and `change` (relative to |b|, positive where a is better). `improvement`: the average change of
-    FID, CLIP, DINO and ImageReward. `left_out`: the figures that it leaves out, by their labels, and why.
+    the four figures that the AC-LoRA paper averages. `left_out`: the figures that it leaves out, by label, and why.
     """
 
     style: str
@@ -42,12 +42,13 @@ class Comparison:
             values = f"{row.a:9.3f}{row.b:9.3f}{row.a - row.b:+9.3f}"
             lines.append(f"  {row.score.label:{LABEL_WIDTH}}{values}   {interval:18}{change}".rstrip())
         if self.improvement is not None:
-            average = "average improvement of A over B (FID, CLIP, DINO, ImageReward)"
-            lines.append(f"\n  {average}: {self.improvement:+.1%}")
+            four = [r.score.figure for r in self.rows if r.score.role == "adapter" and r.score.figure.in_average]
+            averaged = ", ".join(figure.label for figure in four if figure.label not in self.left_out)
+            lines.append(f"\n  average improvement of A over B ({averaged}): {self.improvement:+.1%}")
         lines += [f"  left out of the average: {label}, {why}" for label, why in self.left_out.items()]
         lines += [
-            "  change is relative to |B|, positive where A is better; FID, KID and CMMD have no interval here:",
-            "  they are not means over pictures, and only runs with other seeds show how far they scatter",
+            "  change is relative to |B|, positive where A is better; a figure without an interval is no mean over",
+            "  pictures: only runs with other seeds show how far it scatters",
         ]
         return "\n".join(lines)
 

@@ -26,7 +26,8 @@ def scores_table(style: str, metrics: Path = Path("metrics")) -> str:
         f"{style}: {counts['generated']} pictures, {counts['prompts']} prompts, against {reference['what']}",
         f"  {'':{LABEL_WIDTH}}{'base':>9}{'adapter':>9}   {'95 % interval':19}{'of adapter − base'}",
     ]
-    for key, score in every_score(project_figures()).items():
+    known = project_figures()
+    for key, score in every_score(known).items():
         if scores.get(key) is None or score.role not in ("adapter", "without_trigger", "reference"):
             continue
         base = scores.get(key_of(key, "base"))
@@ -35,7 +36,8 @@ def scores_table(style: str, metrics: Path = Path("metrics")) -> str:
         intervals = f"{interval_text(own) if own else '':19}{interval_text(difference, '+') if difference else ''}"
         lines.append(f"  {score.label:{LABEL_WIDTH}}{values}   {intervals}".rstrip())
     if not reference["held_out"]:
-        lines.append("  the reference is the training pictures: FID, KID, CMMD and DINO reward copies of them")
+        rewarding = [f.label.partition(",")[0] for f in known.values() if f.against == "reference"]
+        lines.append(f"  the reference is the training pictures: {', '.join(rewarding)} reward copies of them")
     encoders = ", ".join(sorted({f["encoder"] for f in figures.values()}))
     lines.append(f"  encoders: {encoders}; what each figure means: docs/guides/judge.md")
     lines.append(f"  pictures: {folder}/contact_sheet.png · adapter: models/adapters/{style}")
