@@ -84,8 +84,8 @@ def _reference(style, name, config, size):
     own = Path(chosen) == Path(style.pictures)
     if own:
         print(
-            f"note: {name} is compared with its own training pictures: figures against the reference then reward copies "
-            f"(see docs/guides/judge.md); name held-out pictures in styles.{name}.reference if there are any"
+            f"note: {name} is compared with its own training pictures: figures against the reference then reward "
+            f"copies (see docs/guides/judge.md); name held-out pictures in styles.{name}.reference if there are any"
         )
     return (names, pictures), f"{len(names)} {'training ' if own else ''}pictures of {chosen}", not own
 
