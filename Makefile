@@ -16,8 +16,8 @@ repro: $(READY)
 	dvc repro
 	@aclora scores
 
-# Two test processes of one thread each: twice as fast on two cores as one process of two threads. Tests of one file
-# stay together, because they share what they set up.
+# Two test processes of one thread each use two cores better than one process of two threads. Tests of one file stay
+# together, because they share what they set up.
 PYTEST := OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile
 # What takes whole pipelines, servers, and trainings that are stopped.
 LONG := pipeline flows tracking training/test_checkpoints.py

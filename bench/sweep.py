@@ -18,8 +18,6 @@ from statistics import mean
 HELD_OUT = 48
 TRIGGER = "zxq style"
 DONE = Path("bench/build/sweep.jsonl")
-SHOWN = ("kid", "cmmd", "fid", "clip_score", "dino_score", "image_reward", "style_accuracy", "object_accuracy")
-SHOWN += ("colour_accuracy", "copies", "nearest_training", "drift")
 
 
 def run(spec: str, style: str, seed: int, epochs: int) -> dict:
@@ -123,8 +121,11 @@ def _once(folder: Path, make) -> dict:
 
 def show(rows: list[dict]) -> None:
     """A line a setting: means over its styles and seeds."""
+    from aclora.evaluation.evaluate import project_figures
+
     marks = list(rows[0]["held_out"])
-    heads = ["setting", "runs", *(f"loss {m}" for m in marks), "training", "last I", "RESTART moved", *SHOWN]
+    shown = [name for name in project_figures() if name in rows[0]["scores"]]
+    heads = ["setting", "runs", *(f"loss {m}" for m in marks), "training", "last I", "RESTART moved", *shown]
     print("| " + " | ".join(heads) + " |\n|" + "---|" * len(heads))
     for setting in dict.fromkeys(r["setting"] for r in rows):
         of = [r for r in rows if r["setting"] == setting]
@@ -132,7 +133,7 @@ def show(rows: list[dict]) -> None:
         line += [f"{mean(r['held_out'][m] for r in of):.4f}" if m in of[0]["held_out"] else "" for m in marks]
         line += [f"{mean(r['train'] for r in of):.4f}", ", ".join(str(r["I"]) for r in of if r["I"] is not None)]
         line += [f"{max(r['moved'] for r in of):.4f}"]
-        line += [f"{mean(r['scores'][k] for r in of):.3f}" for k in SHOWN]
+        line += [f"{mean(r['scores'][k] for r in of):.3f}" for k in shown]
         print("| " + " | ".join(line) + " |")
 
 
