@@ -179,10 +179,10 @@ def test_figures_from_outside_are_checked(tmp_path, monkeypatch):
         figures(["taken_figures"])
 
 
-def test_every_entry_of_scores_has_a_name_for_people():
+def test_labels_say_which_way_is_better():
+    arrows = {1: "↑", -1: "↓"}
     for key, score in scores(FIGURES).items():
         assert score.key == key
-        assert score.label
-        assert (score.better == 0) == (score.label[-1] not in "↑↓" or score.role not in ("adapter", "base")) or (
-            score.role == "difference"
-        )
+        if score.role in ("adapter", "base"):
+            assert (score.label[-1] in "↑↓") == (score.better != 0), key
+            assert score.label[-1] == arrows.get(score.better, score.label[-1]), key
