@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from aclora.core.errors import InputError
-from aclora.evaluation.evaluate import evaluate
+from aclora.evaluation.evaluate import evaluate, project_figures
 from aclora.metrics.contract import Figure, PictureSet, figures, scores
 
 D, PROMPTS = 8, [f"prompt {i // 2}" for i in range(20)]
@@ -186,3 +186,12 @@ def test_labels_say_which_way_is_better():
         if score.role in ("adapter", "base"):
             assert (score.label[-1] in "↑↓") == (score.better != 0), key
             assert score.label[-1] == arrows.get(score.better, score.label[-1]), key
+
+
+@pytest.mark.parametrize("value", ["null", "miniature.judging", "[1]"])
+def test_a_project_whose_figures_are_no_list_is_told_so(tmp_path, monkeypatch, value):
+    monkeypatch.chdir(tmp_path)
+    assert "kid" in project_figures()  # without a project: the library's
+    (tmp_path / "params.yaml").write_text(f"evaluate:\n  figures: {value}\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"^params.yaml: evaluate.figures = .*: must be a list of modules, \[\] for"):
+        project_figures()

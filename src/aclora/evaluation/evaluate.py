@@ -11,7 +11,7 @@ from torch import Tensor
 
 from aclora.core import params
 from aclora.core.config import Config, MissingKnob, MustBe
-from aclora.core.errors import InputError, did_you_mean
+from aclora.core.errors import InputError, did_you_mean, require
 from aclora.encoders.contract import Encoder
 from aclora.metrics.contract import Context, Figure, PictureSet, Score, figures, figures_module, key_of
 from aclora.metrics.contract import scores as every_score
@@ -94,8 +94,14 @@ def picture_set(
 
 
 def project_figures() -> dict[str, Figure]:
-    """The figures that the project in this folder knows: the library's, and those of its `evaluate.figures`."""
-    return figures(params.value("evaluate.figures") if params.FILE.exists() else ())
+    """The figures that the project in this folder knows: the library's, and those of its `evaluate.figures`.
+
+    Outside of a project the library's alone. Raises `InputError` where that knob is not a list of modules' names.
+    """
+    modules = params.value("evaluate.figures") if params.FILE.exists() else []
+    listed = isinstance(modules, list) and all(isinstance(name, str) for name in modules)
+    require(listed, f"{params.FILE}: evaluate.figures", modules, "a list of modules, [] for none")
+    return figures(modules)
 
 
 @dataclass(frozen=True)
