@@ -28,7 +28,7 @@ def run(spec: str, style: str, seed: int, epochs: int) -> dict:
     from accelerate import Accelerator
     from accelerate.utils import set_seed
 
-    from aclora.core import params
+    from aclora.core import params, yaml_reader
     from aclora.core.method import method_named
     from aclora.core.model import ModelConfig, load_model
     from aclora.data.captions import with_trigger
@@ -39,7 +39,7 @@ def run(spec: str, style: str, seed: int, epochs: int) -> dict:
     from miniature.drawing import held_out
 
     name, *knobs = spec.split()
-    knobs = {k: params.parse(v) for k, v in (knob.split("=") for knob in knobs)}
+    knobs = {k: yaml_reader.parse(v) for k, v in (knob.split("=") for knob in knobs)}
     train = {k: v for k, v in knobs.items() if k in TrainConfig.model_fields}
     module = method_named(name)
     own = params.value(name) | {k: v for k, v in knobs.items() if k not in train}

@@ -11,7 +11,7 @@ from PIL import Image
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from aclora.core.config import Config, MustBe
+from aclora.core.config import LAST_SEED, Config, MustBe
 from aclora.core.errors import InputError, require
 from aclora.core.images import square, to_tensor
 
@@ -27,7 +27,7 @@ class DataConfig(Config):
     share: float = Field(ge=0, le=1)
     strength: float = Field(ge=1, le=255)  # pixel values of 0…255: noise's standard deviation, the attack's bound
     foreign: str | None
-    seed: int = Field(ge=0)
+    seed: int = Field(ge=0, le=LAST_SEED)
 
     @model_validator(mode="after")
     def _check_rules(self):

@@ -10,7 +10,7 @@ from pydantic import Field
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from aclora.core.config import Config
+from aclora.core.config import LAST_SEED, Config
 from aclora.core.errors import InputError
 from aclora.core.model import Model
 
@@ -19,14 +19,14 @@ class GenerateConfig(Config):
     """The `generate` section of params.yaml."""
 
     prompts: str
-    images_per_prompt: int = Field(ge=1)
-    without_trigger: int = Field(ge=0)
-    seed: int = Field(ge=0)
-    num_inference_steps: int = Field(ge=1)
-    guidance_scale: float = Field(ge=0)
-    batch_size: int = Field(ge=1)
+    images_per_prompt: int = Field(ge=1, le=10_000)
+    without_trigger: int = Field(ge=0, le=10_000)
+    seed: int = Field(ge=0, le=LAST_SEED)
+    num_inference_steps: int = Field(ge=1, le=1000)
+    guidance_scale: float = Field(ge=0, le=100)
+    batch_size: int = Field(ge=1, le=10_000)
     adapter: Literal["trained", "signal"]
-    sheet_rows: int = Field(ge=1)
+    sheet_rows: int = Field(ge=1, le=1000)
 
 
 def read_prompts(file: Path) -> list[str]:

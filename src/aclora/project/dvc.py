@@ -9,6 +9,8 @@ from aclora.core.errors import InputError
 from aclora.core.files import read_json
 from aclora.project import process
 
+CHECKS = ("check", "check-style")  # the stages that look at the inputs and change no result
+
 
 @contextlib.contextmanager
 def opened(root: Path = Path(".")) -> Iterator:
@@ -38,6 +40,11 @@ def status(names: list[str]) -> dict[str, list] | None:
         except LockError:
             return None
     return {name: changes for name, changes in found.items() if name in names}
+
+
+def is_check(name: str) -> bool:
+    """Whether a stage, by its name, only looks at the inputs: it is no part of what a run is."""
+    return name.partition("@")[0] in CHECKS
 
 
 def holds_params(dep) -> bool:

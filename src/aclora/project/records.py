@@ -33,7 +33,8 @@ class Record:
 def read(style: str, root: Path) -> Record:
     """The run whose outputs are in `root`; `workspace.require_up_to_date` checks that they are current."""
     with dvc.opened(root) as repo:
-        stages = {s.addressing: _locked(s) for s in repo.index.stages if s.addressing.endswith(f"@{style}")}
+        found = [s for s in repo.index.stages if s.addressing.endswith(f"@{style}") and not dvc.is_check(s.addressing)]
+        stages = {s.addressing: _locked(s) for s in found}
     params = {}
     for stage in stages.values():
         params |= stage["params"]

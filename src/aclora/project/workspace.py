@@ -29,7 +29,8 @@ def require_up_to_date(styles: list[str]) -> None:
         if style not in known:
             raise InputError(f"style {style!r} is unknown; {did_you_mean(style, known)}")
     with dvc.opened() as repo:
-        names = [s.addressing for s in repo.index.stages if s.addressing.partition("@")[2] in styles]
+        found = [s.addressing for s in repo.index.stages if s.addressing.partition("@")[2] in styles]
+    names = [name for name in found if not dvc.is_check(name)]
     stale = dvc.status(names)
     if stale is None:
         raise InputError(f"another dvc is running a stage of {', '.join(styles)}: repeat when it has finished")

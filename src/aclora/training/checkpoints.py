@@ -27,7 +27,7 @@ VALUES = "values"  # a record's tensor; the rest of it is JSON
 class CheckpointsConfig(Config):
     """The `checkpoints` section of params.yaml."""
 
-    every: Annotated[int, MustBe("at least 1 epoch")] = Field(ge=1)
+    every: Annotated[int, MustBe("between 1 and 1000000 epochs")] = Field(ge=1, le=1_000_000)
 
 
 class Checkpoints:
