@@ -22,11 +22,11 @@ def check_style(name: str) -> tuple[str, list[str]]:
     write = (lambda picture: "to be written") if captions.model else None
     rows: list[Any] = caption_folder(Path(style.pictures), style.trigger, write, "captioner")
     written = sum(row.source == "captioner" for row in rows)
-    if written and Path(captions.model).is_dir():
+    if written and captions.model and Path(captions.model).is_dir():
         aid = f"{written} pictures of {name} have no caption: write them, or name a BLIP captioner"
         check_network("captions.model", captions.model, "captioner", aid)
     chosen = limited(rows, [row.text for row in rows], data)
-    if data.corrupt == "foreign":
+    if data.corrupt == "foreign" and data.foreign:
         foreign = caption_folder(Path(data.foreign), style.trigger, None, "")
         corrupted(*chosen, data, cast(Any, [(row, row.text) for row in foreign]))
     elif data.corrupt == "captions":
