@@ -76,8 +76,9 @@ def read(path: Path | str) -> LoraFile:
         header.pop("format", None)  # of the tensors, "pt"
         form = _format(keys)
         said = {"": peft_config(file.parent)} if form == "peft" else {}
-        if text := header.pop("lora_adapter_metadata", None):
-            said = header_settings(text, file) if form != "peft" else said
+        settings = header.pop("lora_adapter_metadata", None)
+        if settings is not None and form != "peft":
+            said = header_settings(settings, file)
         _refuse_other_kinds(file, keys, said)
         scales = {part: Scales(values, f"{file}") for part, values in said.items()}
         if form == "peft" and (base := scales[""].settings.base_model_name_or_path):
@@ -128,8 +129,8 @@ def _opened(file: Path) -> Iterator[Any]:
             with safe_open(file, "pt") as source:
                 yield source
             return
-    except (SafetensorError, OSError) as error:
-        fault = error
+    except (SafetensorError, OSError, RuntimeError) as error:  # the last where memory does not suffice
+        fault = str(error).partition("\n")[0]
         with contextlib.suppress(OSError), file.open("rb") as stream:
             pickled = stream.read(4).startswith((b"PK\x03\x04", b"\x80"))
         if not pickled:

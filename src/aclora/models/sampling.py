@@ -1,5 +1,6 @@
 """Prompts × seeds → pictures, and the sheet that shows them."""
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -78,9 +79,20 @@ def _load_tuner(model, place):
     tensors = read_tensors(place / "adapter_model.safetensors", remedy)
     bare = {name.removeprefix("base_model.model."): tensor for name, tensor in tensors.items()}
     try:
-        model.network.add_adapter(PeftConfig.from_pretrained(str(place)))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", "Unexpected keyword", UserWarning)  # PEFT would leave them out
+            config = PeftConfig.from_pretrained(str(place))
+        model.network.add_adapter(config)
         keys = set_peft_model_state_dict(model.network, bare, adapter_name="default")
-    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, IndexError) as error:  # PEFT checks nothing
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        RuntimeError,
+        IndexError,
+        UserWarning,
+    ) as error:  # PEFT checks nothing
         raise InputError(f"{place} cannot be loaded ({quoted(str(error).strip(), 200)}): {remedy}") from None
     if keys.unexpected_keys:
         first = keys.unexpected_keys[0]
