@@ -6,8 +6,9 @@ from pathlib import Path
 import torch
 
 from aclora.core import params
+from aclora.core.adapter import read_about
 from aclora.core.errors import InputError
-from aclora.core.files import read_json, write_jsonl, writing
+from aclora.core.files import write_jsonl, writing
 from aclora.core.images import square
 from aclora.core.model import ModelConfig, load_model
 from aclora.core.stage import run
@@ -23,7 +24,7 @@ def main(name: str) -> None:
     config = params.load("generate", GenerateConfig)
     base_model = params.load("model", ModelConfig)
     folder = Path("models/adapters") / name
-    about = read_json(folder / "adapter.json")
+    about = read_about(folder)
     weights = folder / FILES[config.adapter]
     if config.adapter == "trained" and (folder / "adapter_config.json").exists():
         weights = folder  # in PEFT's format, where the change is no product of two factors

@@ -6,7 +6,6 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from safetensors.torch import save_file
 from tqdm import tqdm
 
 from aclora.core import params
@@ -15,6 +14,7 @@ from aclora.core.files import write_json, write_jsonl, writing
 from aclora.core.method import method_named
 from aclora.core.model import Model, ModelConfig, load_model
 from aclora.core.stage import run
+from aclora.core.tensors import save_tensors
 from aclora.data.captions import caption_folder, read_training_set
 from aclora.data.corruption import DataConfig, attacker, corrupted, limited
 from aclora.data.pictures import read_picture
@@ -72,7 +72,7 @@ def main(name: str) -> None:
             write_json(out / "signal.json", report)
         if kept.values:
             # (restarts, layers, A and B, rank), layers in the order of the history's lists
-            save_file({"values": torch.stack(kept.values)}, out / "restarts.safetensors")
+            save_tensors(out / "restarts.safetensors", {"values": torch.stack(kept.values)})
         about = {"method": method_name, "layers": method.layer_names(), "pictures": len(pictures), "size": size}
         about |= {"corrupted": changed} if changed else {}
         write_json(out / "adapter.json", about)

@@ -120,8 +120,21 @@ def test_no_two_modules_import_each_other():
 @pytest.mark.parametrize(
     ("room", "packages"),
     [
-        ("core", {"torch", "PIL", "numpy", "yaml", "pydantic", "huggingface_hub", "transformers", "diffusers"}),
-        ("lora", {"torch", "safetensors", "peft"}),
+        (
+            "core",
+            {
+                "torch",
+                "PIL",
+                "numpy",
+                "yaml",
+                "pydantic",
+                "huggingface_hub",
+                "transformers",
+                "diffusers",
+                "safetensors",
+            },
+        ),
+        ("lora", {"torch", "pydantic", "safetensors", "peft"}),
         ("metrics", {"torch", "torchmetrics"}),
         ("encoders", {"torch", "numpy", "PIL", "safetensors", "transformers"}),
     ],

@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import save_file
 
 from aclora.cli.main import main
-from aclora.lora.export import write
+from aclora.lora.export import save_diffusers, write
 from aclora.lora.files import read
 
-LAYERS = [f"down_blocks.1.attentions.0.transformer_blocks.0.attn2.{end}" for end in ("to_q", "to_k", "to_out.0")]
+LAYERS = [f"down_blocks.0.attentions.0.transformer_blocks.0.attn2.{end}" for end in ("to_q", "to_k", "to_out.0")]
 HEADER = {"method": "aclora", "trigger": "zxq style", "style": "fog"}
 
 
@@ -138,7 +138,9 @@ def test_layers_of_the_text_encoder_are_counted(adapter, capsys):
         ("export fog.safetensors --to diffusers --out broken.safetensors/o.safetensors", "cannot be written"),
         ("export fog.safetensors --to peft --out o --per-layer", "--per-layer = True: must be used with --energy"),
         ("export fog.safetensors --to peft --out o --rank 2 --energy 0.9", "--energy = 0.9: must be left out beside"),
-        ("export narrow.safetensors --to kohya --out o.safetensors", "--base is missing"),
+        ("export narrow.safetensors --to kohya --out new/o.safetensors --base sd15", "(4, 4), there it is (320, 320)"),
+        ("export either.safetensors --to kohya --out new/o.safetensors", "--base is missing"),
+        ("resize nan.safetensors --out o.safetensors --rank 2", "is not finite"),
     ],
 )
 def test_unusable_input_is_one_line_and_status_2(adapter, capsys, tmp_path, command, expected):
@@ -146,6 +148,8 @@ def test_unusable_input_is_one_line_and_status_2(adapter, capsys, tmp_path, comm
     torch.save({}, tmp_path / "old.ckpt")
     pair = (torch.ones(1, 4), torch.ones(4, 1))
     write(tmp_path / "narrow.safetensors", {LAYERS[0]: pair}, {}, "diffusers")
+    write(tmp_path / "either.safetensors", {LAYERS[0]: adapter[LAYERS[0]]}, {}, "diffusers")
+    save_diffusers(tmp_path / "nan.safetensors", {LAYERS[0]: (pair[0] / 0, pair[1])}, {})
     before = sorted(tmp_path.iterdir())
     text = run(capsys, 2, *shlex.split(command))
     assert text.startswith("error: ")

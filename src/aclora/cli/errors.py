@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import typer
 
-from aclora.core.errors import InputError
+from aclora.core.errors import InputError, printable
 
 # What an extra of pyproject.toml brings, as it is imported.
 EXTRAS = {
@@ -28,7 +28,7 @@ def input_errors(status: int) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package not in EXTRAS:

@@ -1,5 +1,6 @@
 """Prompts × seeds → pictures, and the sheet that shows them."""
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -7,12 +8,14 @@ from typing import Literal
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from pydantic import Field
-from safetensors import safe_open
-from safetensors.torch import load_file
 
 from aclora.core.config import LAST_SEED, Config
-from aclora.core.errors import InputError
+from aclora.core.errors import InputError, quoted
 from aclora.core.model import Model
+from aclora.core.tensors import read_tensors
+from aclora.lora.export import scale_of_one
+from aclora.lora.files import read
+from aclora.lora.settings import check_tuner
 
 
 class GenerateConfig(Config):
@@ -43,37 +46,68 @@ def read_prompts(file: Path) -> list[str]:
 
 
 def load_adapter(model: Model, place: Path) -> None:
-    """Put an adapter into the model's network: a file in diffusers' format, or a folder in PEFT's.
+    """Put an adapter into the model's network: a LoRA file, or a folder in PEFT's format.
 
-    Raises `InputError` where it was trained on another network: of another family, or with other layers.
+    Raises `InputError` where it is damaged or not finite, where it was trained on another network (of another family,
+    or with other layers), and where its settings are more than names and numbers.
     """
+    if place.is_dir():
+        _load_tuner(model, place)
+        return
+    found = read(place)
     network = model.network
-    if place.is_file():
-        with safe_open(place, "pt") as file:
-            keys = list(file.keys())
-        foreign = next((key for key in keys if not key.startswith(f"{model.component}.")), None)
-        layers = {key.removeprefix(f"{model.component}.").rpartition(".lora_")[0]: key for key in keys}
-        foreign = foreign or next((key for layer, key in layers.items() if not _has(network, layer)), None)
-        if not foreign:
-            network.load_lora_adapter(place.parent, weight_name=place.name, prefix=model.component)
-    else:
-        from peft import PeftConfig, set_peft_model_state_dict
-
-        network.add_adapter(PeftConfig.from_pretrained(str(place)))
-        tensors = load_file(place / "adapter_model.safetensors")
-        bare = {name.removeprefix("base_model.model."): tensor for name, tensor in tensors.items()}
-        unexpected = set_peft_model_state_dict(network, bare, adapter_name="default").unexpected_keys
-        foreign = next(iter(unexpected), None)
-    if foreign:
-        raise InputError(f"{place}: {foreign} has no place in the {model.component}; it is of another base model")
+    if found.text_encoder:
+        raise InputError(
+            f"{place} changes text encoders too, which are not trained here: `aclora export` leaves them out"
+        )
+    for layer, (a, b) in found.factors.items():
+        shape = (b.shape[0], *a.shape[1:])
+        if (has := _shape(network, layer)) != shape:
+            fault = f"has no place in the {model.component}" if has is None else f"is {shape}, but {has} in the model"
+            raise InputError(f"{place}: {model.component}.{layer} {fault}; it is of another base model")
+    tensors = {
+        f"{layer}.lora_{end}.weight": m for layer, ms in found.factors.items() for end, m in zip("AB", ms, strict=True)
+    }
+    network.load_lora_adapter(tensors, prefix=None, metadata=scale_of_one(found.factors))
 
 
-def _has(network, layer):
+def _load_tuner(model, place):
+    from peft import PeftConfig, set_peft_model_state_dict
+
+    check_tuner(place)
+    remedy = "it is of another base model, or damaged: train again"
+    tensors = read_tensors(place / "adapter_model.safetensors", remedy)
+    bare = {name.removeprefix("base_model.model."): tensor for name, tensor in tensors.items()}
     try:
-        network.get_submodule(layer)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", "Unexpected keyword", UserWarning)  # PEFT would leave them out
+            config = PeftConfig.from_pretrained(str(place))
+        model.network.add_adapter(config)
+        keys = set_peft_model_state_dict(model.network, bare, adapter_name="default")
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        RuntimeError,
+        IndexError,
+        UserWarning,
+    ) as error:  # PEFT checks nothing
+        raise InputError(f"{place} cannot be loaded ({quoted(str(error).strip(), 200)}): {remedy}") from None
+    if keys.unexpected_keys:
+        first = keys.unexpected_keys[0]
+        raise InputError(f"{place}: {quoted(first)} has no place in the {model.component}; it is of another base model")
+    if missing := [key for key in keys.missing_keys if "default" in key.split(".")]:
+        raise InputError(f"{place} lacks {missing[0]}: {remedy}")
+
+
+def _shape(network, layer):
+    """The shape of a layer's weight, or None where the network has no such layer."""
+    try:
+        weight = network.get_submodule(layer).weight
     except AttributeError:
-        return False
-    return True
+        return None
+    return tuple(weight.shape) if isinstance(weight, torch.Tensor) else None
 
 
 def sample(

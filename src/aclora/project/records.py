@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from aclora.core.adapter import read_history
 from aclora.core.files import digest, read_json, read_jsonl
 from aclora.project import dvc, fingerprint
 
@@ -40,7 +41,7 @@ def read(style: str, root: Path) -> Record:
         params |= stage["params"]
     params["style"] = params.pop(f"styles.{style}")
     metrics, captions = root / "metrics" / style, root / "data/captions" / f"{style}.jsonl"
-    history = read_jsonl(adapter(style, root) / "history.jsonl")
+    history = read_history(adapter(style, root))
     epochs = max((line["epoch"] for line in history), default=0)
     figures = read_json(metrics / "evaluation.json")["figures"]
     results = sorted(f for f in metrics.rglob("*") if f.is_file() and not f.name.startswith("."))
