@@ -1,0 +1,188 @@
+"""The one way in for every picture: any of the formats below becomes upright 8-bit RGB in sRGB, on white."""
+
+import contextlib
+import io
+import re
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageCms, features
+
+from aclora.core.errors import InputError
+from aclora.core.reading import require_file
+
+# What is in a file decides, not its name; nothing else is handed to a decoder (Pillow would start Ghostscript for EPS).
+FORMATS = ["PNG", "JPEG", "TIFF", "BMP", "GIF", *(name.upper() for name in ("webp", "avif") if features.check(name))]
+ENDINGS = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".gif")
+ENDINGS += (".avif",) if "AVIF" in FORMATS else ()
+MOST_PIXELS = 200_000_000  # the largest telephone cameras have as many; 0.8 GB of memory
+ORIENTATION = 0x0112  # of EXIF
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+SRGB = ImageCms.createProfile("sRGB")
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A picture in RGB; the (width, height) in which it was stored, upright; what was done to it, in words that follow
+    a file's name."""
+
+    image: Image.Image
+    size: tuple[int, int]
+    notes: tuple[str, ...]
+
+
+def decode(file: Path, draft: int | None = None) -> Decoded:
+    """Read a picture: the first frame, turned as its EXIF says, 8 bits, RGB, in sRGB, transparent parts white.
+
+    With `draft` a JPEG is decoded at a reduced scale, whose sides have at least `draft` pixels: all of the file is
+    read, in a third of the time. Raises `InputError` where the file is no whole picture of one of `FORMATS`, or has more
+    than `MOST_PIXELS`.
+    """
+    with _opened(file) as image:
+        size, notes = image.size, []
+        if image.format in ("GIF", "WEBP", "TIFF", "AVIF") and (frames := getattr(image, "n_frames", 1)) > 1:
+            notes.append(f"has {frames} frames, of which the first is used")
+        turn = _orientation(image)
+        if draft:
+            image.draft(None, (draft, draft))
+        image.load()
+        if turn in TURNS:
+            notes.append("turned as its EXIF says")
+            if image.format == "TIFF":  # Pillow has turned it
+                size = image.size
+            else:
+                size = size[::-1] if turn > 4 else size
+                image = image.transpose(TURNS[turn])
+        picture = _in_srgb(image, notes)
+    picture.info.clear()  # profile and EXIF hold no longer
+    return Decoded(picture, size, tuple(notes))
+
+
+def pixels(file: Path) -> int:
+    """How many pixels a picture has, by its header. Raises `InputError` as `decode` does, but for what comes later."""
+    with _opened(file) as image:
+        return image.width * image.height
+
+
+@contextlib.contextmanager
+def _opened(file: Path) -> Iterator[Image.Image]:
+    if require_file(file).st_size == 0:
+        raise InputError(f"{file} is empty: replace or remove it")
+    bound = Image.MAX_IMAGE_PIXELS
+    try:
+        Image.MAX_IMAGE_PIXELS = None  # ours is checked below, in words of its own
+        with warnings.catch_warnings(action="ignore"), Image.open(file, formats=FORMATS) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise InputError(
+                    f"{file} has {image.width} × {image.height} pixels: at most {MOST_PIXELS // 10**6} million; "
+                    "make it smaller"
+                )
+            yield image
+    except InputError:
+        raise
+    except Image.UnidentifiedImageError:
+        raise InputError(f"{file} is not a readable picture ({_what(file)}): replace or remove it") from None
+    except Exception as error:  # a damaged file can raise anything in a decoder
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{file} is not a readable picture ({why}): replace or remove it") from None
+    finally:
+        Image.MAX_IMAGE_PIXELS = bound
+
+
+def _what(file):
+    """Why no decoder knows a file."""
+    with file.open("rb") as opened:
+        head = opened.read(16)
+    if head[4:8] == b"ftyp":
+        return f"it is of the kind {head[8:12].decode('ascii', 'replace')}, as HEIC is; convert it to JPEG or PNG"
+    return f"it is none of {', '.join(FORMATS)}"
+
+
+def _orientation(image):
+    try:
+        return image.getexif().get(ORIENTATION, 1)
+    except Exception:  # damaged EXIF says nothing, and the picture is none the worse
+        return 1
+
+
+def _in_srgb(image, notes):
+    profile = image.info.get("icc_profile")
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        notes.append("scaled to 8 bits")
+        image = _eight_bits(image)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        if image.getchannel("A").getextrema()[0] < 255:  # pyright: ignore[reportOperatorIssue]
+            notes.append("transparent parts became white")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image).convert("RGB")
+    if image.mode == "LAB":
+        return _transformed(image, ImageCms.createProfile("LAB"), "LAB", notes)
+    if profile:
+        try:
+            return _by_profile(image, profile, notes)
+        except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+            notes.append("has a colour profile that does not fit and was ignored")
+    if image.mode == "CMYK" and not profile:
+        notes.append("converted from CMYK without a colour profile")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _eight_bits(image):
+    """Grey values of 16 or 32 bits or floats, as 8 bits: by the range of their type, or by their own."""
+    values = np.array(image).astype(np.float64)
+    if not np.isfinite(values).all():
+        raise InputError(f"{image.filename} holds values that are not finite numbers: replace or remove it")
+    low, high = float(values.min()), float(values.max())
+    if image.mode.startswith("I;16"):
+        low, high = 0.0, 65535.0
+    elif low >= 0:
+        bounds = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
+        low, high = 0.0, next((bound for bound in bounds if high <= bound), high)
+    scaled = Image.fromarray(((values - low) * (255 / ((high - low) or 1))).round().astype(np.uint8))
+    if isinstance(clear := image.info.get("transparency"), int):  # the grey value that is transparent
+        scaled.paste(255, mask=Image.fromarray(values == clear))
+    return scaled
+
+
+def _by_profile(image, profile, notes):
+    """In sRGB, by the profile that the file holds; unchanged where that is sRGB itself. Raises what ImageCms raises."""
+    source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    space = source.profile.xcolor_space.strip()
+    if (space == "CMYK") != (image.mode == "CMYK"):
+        raise ValueError(f"a profile for {space} in a picture of mode {image.mode}")
+    if space == "GRAY" and image.mode not in ("L", "1"):
+        raise ValueError("a grey profile in a picture with colours")
+    mode = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK"}[space] if space in ("GRAY", "RGB", "CMYK") else image.mode
+    name = re.sub(r"[^\w .,()+-]", "", ImageCms.getProfileDescription(source))[:40].strip()
+    return _transformed(image if image.mode == mode else image.convert(mode), source, name or "its profile", notes)
+
+
+def _transformed(image, source, name, notes):
+    transform = ImageCms.buildTransform(
+        source,
+        SRGB,
+        image.mode,
+        "RGB",
+        ImageCms.Intent.RELATIVE_COLORIMETRIC,
+        ImageCms.Flags.BLACKPOINTCOMPENSATION,
+    )
+    if image.mode in ("L", "RGB"):
+        levels = np.stack(np.meshgrid(*[np.arange(0, 256, 15, np.uint8)] * 3), -1).reshape(18, -1, 3)  # (18, 324, 3)
+        probe = Image.fromarray(levels).convert(image.mode)
+        moved = np.array(ImageCms.applyTransform(probe, transform)).astype(int) - np.array(probe.convert("RGB"))
+        if np.abs(moved).max() <= 2:  # sRGB under whatever name: its pixels stay as they are
+            return image.convert("RGB")
+    notes.append(f"converted from {name} to sRGB")
+    return ImageCms.applyTransform(image, transform)
