@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 
 from aclora.core.errors import InputError
-from aclora.data.captions import caption_folder, read_training_set, with_trigger, write_captions
+from aclora.data.captions import caption_folder, read_captions, with_trigger, write_captions
 from aclora.models.captioner import CaptionsConfig, blip
 from miniature.drawing import HELD_OUT, draw
 from tests.conftest import ROOT, section
@@ -34,12 +34,10 @@ def test_only_missing_ones_are_written(pictures_folder):
 
 def test_they_are_written_and_read_back_with_their_pictures(pictures_folder, tmp_path):
     write_captions(tmp_path / "c.jsonl", captions(pictures_folder))
-    pictures, rows = read_training_set(tmp_path / "c.jsonl", pictures_folder)
-    assert rows == captions(pictures_folder)
-    assert [p.size for p in pictures] == [(20, 16)] * 4
+    assert read_captions(tmp_path / "c.jsonl", pictures_folder) == captions(pictures_folder)
     Image.new("RGB", (20, 16), "black").save(pictures_folder / "2.png")
     with pytest.raises(InputError, match=r"2.png is not the picture that .* describes"):
-        read_training_set(tmp_path / "c.jsonl", pictures_folder)
+        read_captions(tmp_path / "c.jsonl", pictures_folder)
 
 
 def test_transparency_is_put_on_white(tmp_path):

@@ -12,7 +12,7 @@ from aclora.core.method import Method, method_named
 from aclora.core.model import ModelConfig
 from aclora.data.captions import caption_folder
 from aclora.data.corruption import corrupted, limited
-from aclora.data.pictures import read_pictures
+from aclora.data.pictures import look_at_pictures
 from aclora.models.sampling import read_prompts
 
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
@@ -156,5 +156,5 @@ def check_reference(name: str, style, evaluate) -> None:
         drawn = getattr(discovery.outside(".".join(place.parts), f"styles.{name}.reference"), "STYLES", [name])
         if name not in drawn:
             raise InputError(f"{knob} does not draw this style: name a folder of pictures; {did_you_mean(name, drawn)}")
-    elif len(read_pictures(place)) < 2:
+    elif len(look_at_pictures(place).digests) < 2:
         raise InputError(f"{place} holds one picture; to compare with, at least 2 are needed: add some")

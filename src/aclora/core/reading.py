@@ -21,7 +21,7 @@ MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}  # how a file begins
 
 
 def require_file(file: Path) -> os.stat_result:
-    """What the system says of a regular file. Raises `InputError` for anything else: opening a pipe may wait for ever."""
+    """A regular file's `stat`. Raises `InputError` for anything else: to open a pipe may wait for ever."""
     try:
         found = file.stat()
     except FileNotFoundError:
@@ -30,7 +30,8 @@ def require_file(file: Path) -> os.stat_result:
     except OSError as error:
         raise InputError(f"{file} cannot be read: {error.strerror}") from None
     if not stat.S_ISREG(found.st_mode):
-        raise InputError(f"{file} is {KINDS.get(stat.S_IFMT(found.st_mode), 'no file')}, not a file: rename or remove it")
+        what = KINDS.get(stat.S_IFMT(found.st_mode), "of another kind")
+        raise InputError(f"{file} is {what}, not a file: rename or remove it")
     return found
 
 
@@ -72,7 +73,7 @@ def read_rows(file: Path, fields: Mapping[str, type], remedy: str) -> list[dict]
     try:
         lines = file.read_text(encoding="utf-8").split("\n")  # not splitlines, which also splits at U+2028
     except UnicodeDecodeError as error:
-        lines = error.object[: error.start].decode().split("\n")[:-1] + ["\0"]
+        lines = [*error.object[: error.start].decode().split("\n")[:-1], "no JSON"]
     if lines[-1] == "":
         lines.pop()
     for number, line in enumerate(lines or [""], 1):

@@ -14,7 +14,7 @@ from aclora.core.errors import InputError
 from aclora.core.files import sha256, write_jsonl
 from aclora.core.reading import control_character, read_rows, read_text, require_file
 from aclora.data.listing import METADATA, Listing, example, folded, listing, some
-from aclora.data.pictures import Pictures, look_at_pictures, read_picture
+from aclora.data.pictures import Pictures, look_at_pictures, picture_files, read_picture
 
 MOST_BYTES = 16_384  # of one caption; a model reads a few hundred letters
 MOST_METADATA = 64_000_000
@@ -34,7 +34,7 @@ class Caption:
 
 @dataclass(frozen=True)
 class StyleFolder:
-    """A folder of captioned pictures: its files, its captions in their order, and lines that a user should read once."""
+    """A folder of captioned pictures: its files, their captions in that order, and lines that a user should read."""
 
     pictures: Pictures
     captions: list[Caption]
@@ -53,6 +53,17 @@ def with_trigger(text: str, trigger: str) -> str:
     return bare if contains_trigger(bare, trigger) else f"{bare}, {trigger.strip()}"
 
 
+def prompt_notes(prompts: list[str], trigger: str) -> list[str]:
+    """What is odd about prompts that can be used all the same: a line for each kind."""
+    kinds = {
+        "repeated, which weighs them more in every figure": [p for p, count in Counter(prompts).items() if count > 1],
+        f"with the trigger {trigger!r} in them, so that they cannot show drift": [
+            p for p in prompts if contains_trigger(p, trigger)
+        ],
+    }
+    return [f"prompts {kind}: {len(found)} (the first: {found[0]})" for kind, found in kinds.items() if found]
+
+
 def look_at_folder(
     folder: Path,
     trigger: str,
@@ -65,9 +76,9 @@ def look_at_folder(
     """The pictures and captions of a folder, by file name, every file accounted for.
 
     A picture's caption is in `name.txt` beside it or in a line of `metadata.jsonl`; without either, `write` makes one,
-    and its source is `writer`. `cache` and `size` are `look_at_pictures`'. `others` are triggers of other styles, which
-    do not belong into a caption. Raises `InputError` for a picture that cannot be read, and for a caption that is empty,
-    not UTF-8, of no picture, of two, or missing with no `write`.
+    and its source is `writer`. `cache` and `size` are those of `look_at_pictures`. `others` are the triggers of other
+    styles, which are noted where a caption contains one. Raises `InputError` for a picture that cannot be read, and for
+    a caption that is empty, not UTF-8, of no picture, of two, or missing with no `write`.
     """
     found = listing(folder)
     files, texts, listed = _sources(found)
@@ -94,7 +105,7 @@ def look_at_folder(
             if contains_trigger(caption, other) and not contains_trigger(trigger, other):
                 seen[f"the caption contains another style's trigger, {other!r}"].append(file.name)
         if source == writer and (texts or listed):
-            seen["no caption among those of other pictures"].append(file.name)
+            seen[f"no caption, though others have one; {writer} writes it"].append(file.name)
         captions.append(Caption(file.name, pictures.digests[file], caption, with_trigger(caption, trigger), source))
     if len(captions) > 1 and len({row.caption for row in captions}) == 1:
         seen["one caption for all"] = [row.file for row in captions]
@@ -122,9 +133,12 @@ def read_captions(file: Path, folder: Path) -> list[Caption]:
     again = "run the caption stage again"
     fields = tuple(Caption.__annotations__)
     rows = read_rows(file, dict.fromkeys(fields, str), f"{again} (`dvc repro --force caption@{file.stem}`)")
+    if {row["file"] for row in rows} != {picture.name for picture in picture_files(folder)}:
+        raise InputError(f"{file} does not describe the pictures that are in {folder}: {again}")
     for row in rows:
-        picture = folder / Path(row["file"]).name
-        if not picture.exists() or not require_file(picture) or sha256(picture) != row["sha256"]:
+        picture = folder / row["file"]
+        require_file(picture)
+        if sha256(picture) != row["sha256"]:
             raise InputError(f"{picture} is not the picture that {file} describes: {again}")
     return [Caption(*(row[key] for key in fields)) for row in rows]
 

@@ -34,8 +34,7 @@ SRGB = ImageCms.createProfile("sRGB")
 
 @dataclass(frozen=True)
 class Decoded:
-    """A picture in RGB; the (width, height) in which it was stored, upright; what was done to it, in words that follow
-    a file's name."""
+    """A picture in RGB, the (width, height) that it has when it is decoded in full, and what was done to it."""
 
     image: Image.Image
     size: tuple[int, int]
@@ -45,20 +44,20 @@ class Decoded:
 def decode(file: Path, draft: int | None = None) -> Decoded:
     """Read a picture: the first frame, turned as its EXIF says, 8 bits, RGB, in sRGB, transparent parts white.
 
-    With `draft` a JPEG is decoded at a reduced scale, whose sides have at least `draft` pixels: all of the file is
-    read, in a third of the time. Raises `InputError` where the file is no whole picture of one of `FORMATS`, or has more
-    than `MOST_PIXELS`.
+    With `draft` a JPEG is decoded at a reduced scale, to at least `draft` pixels a side: all of the file is read, in a
+    third of the time. Raises `InputError` where the file is no whole picture of one of `FORMATS`, or has more than
+    `MOST_PIXELS`.
     """
     with _opened(file) as image:
         size, notes = image.size, []
-        if image.format in ("GIF", "WEBP", "TIFF", "AVIF") and (frames := getattr(image, "n_frames", 1)) > 1:
-            notes.append(f"has {frames} frames, of which the first is used")
+        if image.format in ("GIF", "WEBP", "TIFF", "AVIF") and getattr(image, "n_frames", 1) > 1:
+            notes.append("the first frame of several")
         turn = _orientation(image)
         if draft:
             image.draft(None, (draft, draft))
         image.load()
         if turn in TURNS:
-            notes.append("turned as its EXIF says")
+            notes.append("turned as EXIF says")
             if image.format == "TIFF":  # Pillow has turned it
                 size = image.size
             else:
@@ -133,9 +132,9 @@ def _in_srgb(image, notes):
         try:
             return _by_profile(image, profile, notes)
         except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-            notes.append("has a colour profile that does not fit and was ignored")
+            notes.append("a colour profile that cannot be used, so ignored")
     if image.mode == "CMYK" and not profile:
-        notes.append("converted from CMYK without a colour profile")
+        notes.append("CMYK without a colour profile, converted roughly")
     return image if image.mode == "RGB" else image.convert("RGB")
 
 

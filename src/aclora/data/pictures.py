@@ -102,9 +102,11 @@ def read_generated(folder: Path, kind: str) -> tuple[list[dict], list[Image.Imag
     if not listed.exists():
         raise InputError(f"{folder} holds no generated pictures (prompts.jsonl is missing): {again}")
     rows = read_rows(listed, {"file": str, "prompt": str, "seed": int}, again)
-    files = [folder / kind / Path(row["file"]).name for row in rows]
+    files = [folder / kind / row["file"] for row in rows]
     if missing := [file for file in files if not file.is_file()]:
         raise InputError(f"{missing[0]}, which {listed} lists, is missing: {again}")
+    if more := {file.name for file in (folder / kind).glob("*.png")} - {row["file"] for row in rows}:
+        raise InputError(f"{listed} does not list {folder / kind / min(more)}: {again}")
     pictures = [read_picture(file) for file in files]
     for file, picture in zip(files, pictures, strict=True):
         if picture.size != pictures[0].size:
