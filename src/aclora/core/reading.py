@@ -55,10 +55,10 @@ def read_text(file: Path, most: int) -> str:
         raise InputError(f"{file} is not UTF-8 (byte {error.start}): save it as UTF-8") from None
 
 
-def control_character(text: str) -> str | None:
-    """The first character of a text that nobody types, as U+0000; None where there is none. Line ends and tabs pass."""
+def control_character(text: str, allowed: str = "\t\n\r") -> str | None:
+    """The first control character of a text, as U+0000, but for the allowed ones; None where there is none."""
     for letter in text:
-        if letter not in "\t\n\r" and unicodedata.category(letter) in ("Cc", "Cs"):
+        if letter not in allowed and unicodedata.category(letter) in ("Cc", "Cs"):
             return f"U+{ord(letter):04X}"
     return None
 

@@ -155,19 +155,20 @@ def _sources(found: Listing):
             raise InputError(f"{fitting[0]} has two captions, {texts[fitting[0]].name} and {text.name}: remove one")
         if fitting:
             texts[fitting[0]] = text
+    listed = _metadata(found, texts) if found.metadata else {}
     if orphans := [text for text in found.texts if text not in texts.values()]:
-        raise InputError(_no_picture(orphans, found, texts))
-    return found.pictures, texts, _metadata(found, texts) if found.metadata else {}
+        raise InputError(_no_picture(orphans, found, {**texts, **listed}))
+    return found.pictures, texts, listed
 
 
-def _no_picture(orphans, found, texts):
+def _no_picture(orphans, found, captioned):
     """The error about captions that belong to no picture, with a guess at which one the first is meant for."""
     first = orphans[0]
     unread = [file for file in found.unused if folded(file.stem) == folded(first.stem)]
     if unread:
         guess = f"{unread[0].name} is not used ({found.unused[unread[0]]})"
     else:
-        guess = _guess(first.stem, [f for f in found.pictures if f not in texts]) or "rename or remove it"
+        guess = _guess(first.stem, [f for f in found.pictures if f not in captioned]) or "rename or remove it"
     rest = f"; nor do {some([text.name for text in orphans[1:]])}" if orphans[1:] else ""
     return f"{first} belongs to no picture: {guess}{rest}"
 

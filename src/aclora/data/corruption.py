@@ -3,7 +3,7 @@ poisoned pictures?"""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from aclora.core.errors import InputError, require
 from aclora.core.images import square, to_tensor
 
 DRAWS = ("limit", "which", "captions", "foreign", "noise", "adversarial")  # each has its own random numbers
+Picture = TypeVar("Picture")
 STEPS = 20  # of the attack: on 64×64 pictures they reach 99 % of the distance that a hundred do
 
 
@@ -37,11 +38,11 @@ class DataConfig(Config):
 
 
 def limited(
-    pictures: Sequence[Image.Image], captions: Sequence[str], config: DataConfig
-) -> tuple[list[Image.Image], list[str]]:
+    pictures: Sequence[Picture], captions: Sequence[str], config: DataConfig
+) -> tuple[list[Picture], list[str]]:
     """`config.limit` of n pictures with their captions, in the same order. A larger limit includes a smaller one's.
 
-    Raises `InputError` if there are fewer.
+    A picture may be whatever stands for one, such as its file. Raises `InputError` if there are fewer.
     """
     n = len(pictures)
     keep = range(n)

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageCms, features
@@ -48,8 +49,9 @@ def decode(file: Path, draft: int | None = None) -> Decoded:
     third of the time. Raises `InputError` where the file is no whole picture of one of `FORMATS`, or has more than
     `MOST_PIXELS`.
     """
+    notes: list[str] = []
     with _opened(file) as image:
-        size, notes = image.size, []
+        width, height = image.size
         if image.format in ("GIF", "WEBP", "TIFF", "AVIF") and getattr(image, "n_frames", 1) > 1:
             notes.append("the first frame of several")
         turn = _orientation(image)
@@ -59,13 +61,13 @@ def decode(file: Path, draft: int | None = None) -> Decoded:
         if turn in TURNS:
             notes.append("turned as EXIF says")
             if image.format == "TIFF":  # Pillow has turned it
-                size = image.size
+                width, height = image.size
             else:
-                size = size[::-1] if turn > 4 else size
+                width, height = (height, width) if turn > 4 else (width, height)
                 image = image.transpose(TURNS[turn])
         picture = _in_srgb(image, notes)
     picture.info.clear()  # profile and EXIF hold no longer
-    return Decoded(picture, size, tuple(notes))
+    return Decoded(picture, (width, height), tuple(notes))
 
 
 def pixels(file: Path) -> int:
@@ -115,14 +117,15 @@ def _orientation(image):
         return 1
 
 
-def _in_srgb(image, notes):
+def _in_srgb(image: Image.Image, notes: list[str]) -> Image.Image:
     profile = image.info.get("icc_profile")
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         notes.append("scaled to 8 bits")
         image = _eight_bits(image)
+    grey = image.mode in ("1", "L", "LA")
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        if image.getchannel("A").getextrema()[0] < 255:  # pyright: ignore[reportOperatorIssue]
+        if image.getchannel("A").histogram()[255] < image.width * image.height:
             notes.append("transparent parts became white")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image).convert("RGB")
@@ -130,19 +133,19 @@ def _in_srgb(image, notes):
         return _transformed(image, ImageCms.createProfile("LAB"), "LAB", notes)
     if profile:
         try:
-            return _by_profile(image, profile, notes)
+            return _by_profile(image, grey, profile, notes)
         except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
             notes.append("a colour profile that cannot be used, so ignored")
-    if image.mode == "CMYK" and not profile:
+    elif image.mode == "CMYK":
         notes.append("CMYK without a colour profile, converted roughly")
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _eight_bits(image):
     """Grey values of 16 or 32 bits or floats, as 8 bits: by the range of their type, or by their own."""
-    values = np.array(image).astype(np.float64)
+    values = np.array(image).astype(np.float32)
     if not np.isfinite(values).all():
-        raise InputError(f"{image.filename} holds values that are not finite numbers: replace or remove it")
+        raise ValueError("it holds values that are not finite numbers")
     low, high = float(values.min()), float(values.max())
     if image.mode.startswith("I;16"):
         low, high = 0.0, 65535.0
@@ -155,33 +158,26 @@ def _eight_bits(image):
     return scaled
 
 
-def _by_profile(image, profile, notes):
+def _by_profile(image, grey, profile, notes):
     """In sRGB, by the profile that the file holds; unchanged where that is sRGB itself. Raises what ImageCms raises."""
-    source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    source: Any = ImageCms.ImageCmsProfile(io.BytesIO(profile))
     space = source.profile.xcolor_space.strip()
-    if (space == "CMYK") != (image.mode == "CMYK"):
+    fits = {"CMYK": image.mode == "CMYK", "GRAY": grey, "RGB": image.mode != "CMYK"}
+    if not fits.get(space):
         raise ValueError(f"a profile for {space} in a picture of mode {image.mode}")
-    if space == "GRAY" and image.mode not in ("L", "1"):
-        raise ValueError("a grey profile in a picture with colours")
-    mode = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK"}[space] if space in ("GRAY", "RGB", "CMYK") else image.mode
+    mode = "L" if space == "GRAY" else space
     name = re.sub(r"[^\w .,()+-]", "", ImageCms.getProfileDescription(source))[:40].strip()
     return _transformed(image if image.mode == mode else image.convert(mode), source, name or "its profile", notes)
 
 
 def _transformed(image, source, name, notes):
-    transform = ImageCms.buildTransform(
-        source,
-        SRGB,
-        image.mode,
-        "RGB",
-        ImageCms.Intent.RELATIVE_COLORIMETRIC,
-        ImageCms.Flags.BLACKPOINTCOMPENSATION,
-    )
+    intent, flags = ImageCms.Intent.RELATIVE_COLORIMETRIC, ImageCms.Flags.BLACKPOINTCOMPENSATION
+    transform: Any = ImageCms.buildTransform(source, SRGB, image.mode, "RGB", intent, flags)
     if image.mode in ("L", "RGB"):
-        levels = np.stack(np.meshgrid(*[np.arange(0, 256, 15, np.uint8)] * 3), -1).reshape(18, -1, 3)  # (18, 324, 3)
-        probe = Image.fromarray(levels).convert(image.mode)
-        moved = np.array(ImageCms.applyTransform(probe, transform)).astype(int) - np.array(probe.convert("RGB"))
+        levels = np.stack(np.meshgrid(*[np.arange(18, dtype=np.uint8) * 15] * 3), -1)  # (18, 18, 18, 3): 0…255
+        probe = Image.fromarray(levels.reshape(18, -1, 3)).convert(image.mode)
+        moved = np.array(transform.apply(probe)).astype(int) - np.array(probe.convert("RGB"))
         if np.abs(moved).max() <= 2:  # sRGB under whatever name: its pixels stay as they are
             return image.convert("RGB")
     notes.append(f"converted from {name} to sRGB")
-    return ImageCms.applyTransform(image, transform)
+    return transform.apply(image)

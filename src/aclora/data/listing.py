@@ -13,7 +13,7 @@ from aclora.data.decode import ENDINGS
 METADATA = "metadata.jsonl"
 # What systems leave, and what belongs to DVC; so are hidden files, whose names begin with a dot.
 SKIPPED_NAMES, SKIPPED_ENDINGS = ("thumbs.db", "desktop.ini", "__macosx", "__pycache__"), (".dvc",)
-NOT_USED = dict.fromkeys((".heic", ".heif"), "cannot be read here: convert it to JPEG or PNG")
+NOT_USED: dict[str, str] = dict.fromkeys((".heic", ".heif"), "cannot be read here: convert it to JPEG or PNG")
 NOT_USED |= dict.fromkeys((".caption", ".csv", ".json", ".jsonl"), f"captions are read from .txt and {METADATA} alone")
 
 
@@ -51,7 +51,7 @@ def listing(folder: Path) -> Listing:
         name, ending = file.name.lower(), file.suffix.lower()
         if name.startswith(".") or name in SKIPPED_NAMES or ending in SKIPPED_ENDINGS:
             continue
-        if letter := control_character(file.name):
+        if letter := control_character(file.name, allowed=""):
             raise InputError(f"{folder} holds a file with {letter} in its name, {file.name!a}: rename it")
         if ending in ENDINGS:
             pictures.append(file)
