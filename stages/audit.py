@@ -3,6 +3,7 @@
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,7 +52,7 @@ def main(name: str) -> None:
         raise InputError(f"{name}: {why} (audit.strict: true; {metrics}/audit.json has more)")
 
 
-def _spectra(folder, layers, restarts):
+def _spectra(folder: Path, layers: list[str], restarts: int) -> tuple[dict[str, Any], dict[str, int] | None, dict]:
     """The spectra of the trained factors and of each RESTART, the signal's ranks, and what the audit says of these."""
     trained, spectra, cut, truncated = folder / WEIGHTS, {}, None, {}
     if trained.exists():

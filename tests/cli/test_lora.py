@@ -158,6 +158,34 @@ def test_unusable_input_is_one_line_and_status_2(adapter, capsys, tmp_path, comm
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_no_text_of_a_file_reaches_the_terminal_as_it_is(adapter, capsys, tmp_path):
+    hostile = "\x1b]0;owned\x07\u202e\x9b31m"
+    name = f"a{hostile}\n.safetensors"
+    write(tmp_path / name, adapter, {"trigger": hostile}, "diffusers")
+    texts = [
+        run(capsys, 0, "inspect", name),
+        run(capsys, 0, "inspect", name, "--json"),
+        run(capsys, 0, "export", name, "--to", "kohya", "--out", f"k{name}"),
+        run(capsys, 2, "inspect", f"nowhere{name}"),
+        run(capsys, 2, "export", name, "--to", "kohya", "--out", name),
+    ]
+    for text in texts:
+        assert all(line.isprintable() for line in text.split("\n"))
+    assert r"trigger: \x1b]0;owned\x07\u202e\x9b31m" in texts[0]
+    assert json.loads(texts[1])["header"] == {"trigger": hostile}
+    assert all(text.startswith("error: ") and text.count("\n") == 1 for text in texts[3:])
+
+
+def test_an_adapter_of_another_unet_becomes_a_file_that_names_no_base(adapter, capsys):
+    pair = (torch.ones(1, 4), torch.ones(4, 1))
+    write("narrow.safetensors", {LAYERS[0]: pair}, {}, "diffusers")
+    said = run(capsys, 0, "export", "narrow.safetensors", "--to", "kohya", "--out", "k.safetensors")
+    assert "its layers are those of none of sd15, sd21, sdxl: the header names no base model" in said
+    assert "ss_base_model_version" not in read("k.safetensors").header
+    run(capsys, 0, "export", "fog.safetensors", "--to", "kohya", "--out", "k.safetensors")
+    assert read("k.safetensors").header["ss_base_model_version"] == "sd_v1"
+
+
 @pytest.mark.parametrize("command", ["inspect", "export", "resize"])
 def test_the_examples_in_help_run(adapter, capsys, tmp_path, command):
     shown = run(capsys, 0, command, "--help")

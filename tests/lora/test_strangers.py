@@ -247,6 +247,15 @@ def test_a_file_that_is_no_safetensors_file(tmp_path, content):
     refused_file(tmp_path / "a.safetensors", "is no whole safetensors file .*: save or fetch it again")
 
 
+@pytest.mark.parametrize("key", ["a\nb\x1b[2J", "\u202ex", "y" * 100_000])
+def test_a_key_is_quoted_as_text(tmp_path, key):
+    for text in (
+        refused(tmp_path, {key: torch.ones(1)}, "holds no LoRA: its keys are "),
+        refused(tmp_path, diffusers(*pair()) | {key: torch.ones(1)}, "is no factor of a LoRA"),
+    ):
+        assert text.isprintable()
+
+
 def test_an_empty_file_of_tensors(tmp_path):
     (tmp_path / "a.safetensors").write_bytes(raw({"__metadata__": {"format": "pt"}}))
     refused_file(tmp_path / "a.safetensors", "holds no LoRA: its keys are none")

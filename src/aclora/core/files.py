@@ -46,7 +46,7 @@ def write_json(file: Path, value: object) -> None:
 def read_jsonl(file: Path, again: str = AGAIN) -> list[dict]:
     """The objects of a JSONL file, one per line. Raises what `read_json` raises; each line must be an object."""
     with file.open("rb") as lines:  # not str.splitlines, which also splits inside of texts, at U+2028
-        rows = [_parsed(line, file, number, again) for number, line in enumerate(lines, 1)]
+        rows = [_parsed(line.rstrip(), file, number, again) for number, line in enumerate(lines, 1)]
     number = next((n for n, row in enumerate(rows, 1) if not isinstance(row, dict)), None)
     if number:
         raise InputError(f"{file} is damaged (line {number} is no object): {again}")

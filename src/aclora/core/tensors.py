@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from aclora.core.errors import InputError, quoted
+from aclora.core.errors import InputError, printable, quoted
 from aclora.core.files import AGAIN, write_atomically
 
 
@@ -44,7 +44,7 @@ def read_tensors(file: Path, again: str = AGAIN) -> dict[str, Tensor]:
     try:
         tensors = load_file(file)
     except (SafetensorError, OSError, KeyError, ValueError) as error:  # KeyError: a dtype that torch lacks
-        raise InputError(f"{file} is no whole safetensors file ({error}): {again}") from None
+        raise InputError(f"{file} is no whole safetensors file ({printable(error)[:300]}): {again}") from None
     for key, tensor in tensors.items():
         if not (tensor.double() if tensor.itemsize == 1 else tensor).isfinite().all():
             raise InputError(f"{file}: {quoted(key)} is not finite: {again}")

@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from aclora.core.errors import InputError, quoted
+from aclora.core.errors import InputError, printable, quoted
 from aclora.lora.names import COMPONENTS, MAX_LAYERS_PER_BLOCK, PREFIX, XL_LAYERS, component_of, layer_name
 from aclora.lora.settings import Scales, header_settings, is_layer, peft_config
 
@@ -130,7 +130,7 @@ def _opened(file: Path) -> Iterator[Any]:
                 yield source
             return
     except (SafetensorError, OSError, RuntimeError) as error:  # the last where memory does not suffice
-        fault = str(error).partition("\n")[0]
+        fault = printable(str(error)[:300])
         with contextlib.suppress(OSError), file.open("rb") as stream:
             pickled = stream.read(4).startswith((b"PK\x03\x04", b"\x80"))
         if not pickled:
@@ -196,10 +196,12 @@ def _parts(file, keys):
             raise InputError(f"{file} has both {both}, which are the same: save or fetch it again")
         roles[_ENDS[end]] = key
     if not any("A" in part or "B" in part for part in parts.values()):
-        some = ", ".join(key[:80] for key in sorted(keys)[:3])
+        some = ", ".join(printable(key[:80]) for key in sorted(keys)[:3])
         raise InputError(f"{file} holds no LoRA: its keys are {some or 'none'}{' …' * (len(keys) > 3)}")
     if odd:
-        raise InputError(f"{file}: {odd[0][:200]} is no factor of a LoRA, and leaving it out would change the adapter")
+        raise InputError(
+            f"{file}: {printable(odd[0][:200])} is no factor of a LoRA, and leaving it out would change the adapter"
+        )
     for name, part in parts.items():
         if not is_layer(name):
             raise InputError(f"{file}: {quoted(name)} can be no layer's name: save or fetch it again")

@@ -15,8 +15,9 @@ from aclora.core.errors import InputError, quoted
 from aclora.core.model import Model
 from aclora.core.reading import control_character, read_text
 from aclora.core.tensors import read_tensors
-from aclora.lora.export import scale_of_one
+from aclora.lora.export import named_tensors, scale_of_one
 from aclora.lora.files import read
+from aclora.lora.names import component_of
 from aclora.lora.settings import check_tuner
 
 MOST_BYTES = 1_000_000  # of a file of prompts
@@ -79,11 +80,8 @@ def load_adapter(model: Model, place: Path) -> None:
         shape = (b.shape[0], *a.shape[1:])
         if (has := _shape(network, layer)) != shape:
             fault = f"has no place in the {model.component}" if has is None else f"is {shape}, but {has} in the model"
-            raise InputError(f"{place}: {model.component}.{layer} {fault}; it is of another base model")
-    tensors = {
-        f"{layer}.lora_{end}.weight": m for layer, ms in found.factors.items() for end, m in zip("AB", ms, strict=True)
-    }
-    network.load_lora_adapter(tensors, prefix=None, metadata=scale_of_one(found.factors))
+            raise InputError(f"{place}: {component_of([layer])}.{layer} {fault}; it is of another base model")
+    network.load_lora_adapter(named_tensors(found.factors), prefix=None, metadata=scale_of_one(found.factors))
 
 
 def _load_tuner(model, place):
@@ -99,15 +97,7 @@ def _load_tuner(model, place):
             config = PeftConfig.from_pretrained(str(place))
         model.network.add_adapter(config)
         keys = set_peft_model_state_dict(model.network, bare, adapter_name="default")
-    except (
-        ValueError,
-        TypeError,
-        KeyError,
-        AttributeError,
-        RuntimeError,
-        IndexError,
-        UserWarning,
-    ) as error:  # PEFT checks nothing
+    except Exception as error:  # of any kind: PEFT checks little
         raise InputError(f"{place} cannot be loaded ({quoted(str(error).strip(), 200)}): {remedy}") from None
     if keys.unexpected_keys:
         first = keys.unexpected_keys[0]
