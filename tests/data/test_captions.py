@@ -113,6 +113,8 @@ def spoil(folder, what):
         (folder / "metadata.jsonl").mkdir()
     if what == "cut":
         (folder / "metadata.jsonl").write_bytes((folder / "metadata.jsonl").read_bytes()[:-9])
+    if what == "empty metadata":
+        (folder / "metadata.jsonl").write_text("\n")
     if what == "array":
         (folder / "metadata.jsonl").write_text("[" * 100_000)
     if what == "of another style":
@@ -170,6 +172,7 @@ def spoil(folder, what):
         ("pipe", "0.txt is a named pipe, not a file"),
         ("metadata folder", "metadata.jsonl is a folder, not a file"),
         ("cut", "metadata.jsonl, line 2: must be"),
+        ("empty metadata", "metadata.jsonl is empty: write a line for each picture, or remove it"),
         ("array", "metadata.jsonl, line 1: must be"),
         ("of another style", r"metadata.jsonl, line 1: '000.png' is no picture of this folder"),
         ("a letter for a figure", r"O.txt belongs to no picture: did you mean '0.png'\?"),

@@ -284,7 +284,7 @@ def test_other_formats_are_refused(tmp_path, other):
 
 def test_heic_is_named(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200))
-    with pytest.raises(InputError, match=r"it is of the kind heic, as HEIC is; convert it to JPEG or PNG"):
+    with pytest.raises(InputError, match=r"it is of the kind 'heic', as HEIC is; convert it to JPEG or PNG"):
         decode(tmp_path / "a.jpg")
 
 

@@ -205,6 +205,8 @@ def _metadata(found: Listing, texts):
                 f"{file}, line {number}: {name!r} has a caption in line {numbers[picture]} already: keep one"
             )
         captions[picture], numbers[picture] = text, number
+    if not captions:
+        raise InputError(f"{file} is empty: write a line for each picture, or remove it")
     return captions
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import re
+import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 SRGB = ImageCms.createProfile("sRGB")
+ONE_AT_A_TIME = threading.RLock()  # Pillow's bound on pixels and Python's filter of warnings are the whole process's
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def decode(file: Path, draft: int | None = None) -> Decoded:
     notes: list[str] = []
     with _opened(file) as image:
         width, height = image.size
-        if image.format in ("GIF", "WEBP", "TIFF", "AVIF") and getattr(image, "n_frames", 1) > 1:
+        if image.format in ("GIF", "WEBP", "TIFF", "AVIF") and getattr(image, "is_animated", False):
             notes.append("the first frame of several")
         turn = _orientation(image)
         if draft:
@@ -80,6 +82,11 @@ def pixels(file: Path) -> int:
 def _opened(file: Path) -> Iterator[Image.Image]:
     if require_file(file).st_size == 0:
         raise InputError(f"{file} is empty: replace or remove it")
+    with ONE_AT_A_TIME:
+        yield from _guarded(file)
+
+
+def _guarded(file):
     bound = Image.MAX_IMAGE_PIXELS
     try:
         Image.MAX_IMAGE_PIXELS = None  # ours is checked below, in words of its own
@@ -106,7 +113,7 @@ def _what(file):
     with file.open("rb") as opened:
         head = opened.read(16)
     if head[4:8] == b"ftyp":
-        return f"it is of the kind {head[8:12].decode('ascii', 'replace')}, as HEIC is; convert it to JPEG or PNG"
+        return f"it is of the kind {head[8:12].decode('ascii', 'replace')!a}, as HEIC is; convert it to JPEG or PNG"
     return f"it is none of {', '.join(FORMATS)}"
 
 
