@@ -1,6 +1,7 @@
 """The state of the project's folder: whether its outputs are current, and how its code differs from a commit."""
 
 import os
+import shlex
 import tempfile
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from aclora.core.errors import InputError, did_you_mean
 from aclora.project import dvc, git
 from aclora.project.records import LOCK, flat
 
+# What git is for; a folder with anything else in it is DVC's.
+TEXT = {".txt", ".py", ".yaml", ".json", ".jsonl", ".md", ".csv", ".toml"}
 LARGEST = 10_000_000  # bytes of an untracked file that a patch still includes
 
 
@@ -147,3 +150,94 @@ def differences(root: Path, stages: dict[str, dict]) -> list[str]:
                 elif (now := dep.get_hash().value) != (then := recorded["deps"].get(dep.def_path)):
                     found.append(f"{dep.def_path} has md5 {now}, recorded {then}")
     return list(dict.fromkeys(found))
+
+
+def require_for_experiments(styles: list[str]) -> None:
+    """Raise `InputError` with the commands to type if an experiment in a copy of the project would lack an input."""
+    if missing := untracked_inputs(styles):
+        paths = ", ".join(path for path, _ in missing)
+        commands = " && ".join(dict.fromkeys(command for _, command in missing))
+        raise InputError(f"experiments would lack {paths}, in neither git nor DVC: `{commands} && git commit`")
+
+
+def untracked_inputs(styles: list[str]) -> list[tuple[str, str]]:
+    """What the stages of `styles` read and an experiment's copy of the project would lack, and the command that helps.
+
+    `dvc exp run --temp`, DVC's queue and the flow sweep copy what is in git's index and what a .dvc file there names.
+    The inputs are the stages' dependencies and whatever a knob names: folders, files, modules. Empty outside of git.
+    """
+    try:
+        top = Path(git.run("rev-parse", "--show-toplevel").rstrip("\n"))
+    except InputError:
+        return []
+    inputs, data = _inputs(styles)
+    outside = [path for path in inputs if not Path(os.path.abspath(path)).is_relative_to(top)]
+    inside = [path for path in inputs if path not in outside]
+    found = [(path, "name it by its absolute path in params.yaml") for path in outside]
+    listed = {how: _listed(how, [*inside, *data.values()]) for how in ("--cached", "--others")}
+    visible = set(_listed("--others", inside, "--exclude-standard"))
+    lacking = [file for file in listed["--others"] if not _passed_over(file, data)]
+    for path in inside:
+        for out, file in data.items():
+            touches = Path(path).is_relative_to(out) or Path(out).is_relative_to(path)
+            if touches and file not in listed["--cached"]:
+                found.append((out, _git_add(file, Path(out).with_name(".gitignore"))))
+        if not (new := [file for file in lacking if Path(file).is_relative_to(path)]):
+            continue
+        if any(Path(file).is_relative_to(path) for file in listed["--cached"]) or all(_is_text(f) for f in new):
+            option = () if visible.issuperset(new) else ("-f",)
+            found.append((path, _git_add(*option, path)))
+        else:
+            add = _git_add(f"{path}.dvc", Path(path).with_name(".gitignore"))
+            found.append((path, f"{shlex.join(['dvc', 'add', path])} && {add}"))
+    return list(dict.fromkeys(found))
+
+
+def _inputs(styles):
+    """The inputs inside of the project that exist, and what .dvc files hold: path of the data → path of its file."""
+    here = Path.cwd()
+    with dvc.opened() as repo:
+        stages = [s for s in repo.index.stages if s.cmd and s.addressing.partition("@")[2] in styles]
+        made = {o.fs_path for s in repo.index.stages if s.cmd for o in s.outs}
+        deps = [d.def_path for s in stages for d in s.deps if not dvc.holds_params(d) and d.fs_path not in made]
+        files = [(o.fs_path, s.path) for s in repo.index.stages if not s.cmd for o in s.outs]
+    data = {os.path.relpath(out, here): os.path.relpath(file, here) for out, file in files}
+    known = params.read()
+    sections = [v for key, v in known.items() if key != "styles"] + [known["styles"][name] for name in styles]
+    named = [form for value in _texts(sections) for form in _paths(value)]
+    inputs = [os.path.normpath(path) for path in [*deps, *named] if not os.path.isabs(path)]
+    inputs = [path for path in dict.fromkeys(inputs) if Path(path).exists() and path != "."]
+    return [path for path in inputs if not any(path != o and Path(path).is_relative_to(o) for o in inputs)], data
+
+
+def _texts(values):
+    """Every text in nested sections and lists."""
+    if isinstance(values, str):
+        return [values] if values else []
+    inner = values.values() if isinstance(values, dict) else values if isinstance(values, list) else ()
+    return [text for value in inner for text in _texts(value)]
+
+
+def _paths(name):
+    """What a knob's value may be of the project's: a path, or a module by its dotted name."""
+    module = name.replace(".", "/")
+    return [name] if "/" in name else [f"{module}.py", module] if "." in name else []
+
+
+def _listed(kind, paths, *options):
+    """The files at or below the paths as `git ls-files` lists them, relative to the current folder."""
+    return git.run("ls-files", "-z", kind, *options, "--", *paths).split("\0")[:-1] if paths else []
+
+
+def _is_text(file):
+    return Path(file).suffix in TEXT
+
+
+def _passed_over(file, data):
+    """Whether an untracked file does not matter: byte code, a hidden or half-written file, or DVC's."""
+    hidden = any((part.startswith(".") and part != "..") or part == "__pycache__" for part in Path(file).parts)
+    return hidden or any(Path(file).is_relative_to(out) for out in data)
+
+
+def _git_add(*paths) -> str:
+    return shlex.join(["git", "add", *map(str, paths)])
