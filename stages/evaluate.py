@@ -18,15 +18,22 @@ from aclora.data.pictures import picture_files, read_generated, read_squares
 from aclora.encoders.contract import digest_of
 from aclora.evaluation.evaluate import EvaluateConfig, encoders_of, evaluate, picture_set
 from aclora.metrics.contract import figures
+from aclora.project.home import home
+from aclora.tracking.live import scoring
 
 CACHE, PICTURES = Path(".cache/features"), Path(".cache/pictures")
 
 
 def main(name: str) -> None:
+    with scoring(name):
+        _evaluate(name)
+
+
+def _evaluate(name):
     style = params.load(f"styles.{name}", params.StyleConfig)
     config = params.load("evaluate", EvaluateConfig)
     known = figures(config.figures)
-    encoders = encoders_of(config, known, CACHE, "cuda" if torch.cuda.is_available() else "cpu")
+    encoders = encoders_of(config, known, home() / CACHE, "cuda" if torch.cuda.is_available() else "cpu")
     folder = Path("data/generated") / name
     generated = {kind: read_generated(folder, kind) for kind in ("adapter", "base")}
     if (folder / "without_trigger").is_dir():

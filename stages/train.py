@@ -20,6 +20,7 @@ from aclora.data.corruption import DataConfig, attacker, corrupted, limited
 from aclora.data.pictures import read_squares
 from aclora.lora.export import save_diffusers, save_tuner
 from aclora.project.fingerprint import train_fingerprint
+from aclora.project.home import home
 from aclora.tracking.live import live
 from aclora.training.checkpoints import FOLDER, Checkpoints, CheckpointsConfig, machine
 from aclora.training.loop import Encoded, TrainConfig, fit
@@ -54,7 +55,7 @@ def main(name: str) -> None:
     model.release(keep_decoder=feature_loss is not None)
 
     parameters = method.attach(model.network, model.adapter_layers)
-    kept = Checkpoints(FOLDER / fingerprint, checkpoints_config, machine(accelerator.device)).load()
+    kept = Checkpoints(home() / FOLDER / fingerprint, checkpoints_config, machine(accelerator.device)).load()
     if parameters:
         records = fit(model, data, method, parameters, config, accelerator, feature_loss, kept)
         with live(name, None, fingerprint, kept.log):

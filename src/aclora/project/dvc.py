@@ -27,14 +27,14 @@ def opened(root: Path = Path(".")) -> Iterator:
         raise InputError(f"DVC: {' '.join(str(error).split())}") from None
 
 
-def status(names: list[str]) -> dict[str, list] | None:
-    """The current folder's stages among `names` that are out of date, and what changed, as `dvc status --json` says.
+def status(names: list[str], root: Path = Path(".")) -> dict[str, list] | None:
+    """The stages of `root` among `names` that are out of date, and what changed, as `dvc status --json` says.
 
     None while another process is at work on one of them.
     """
     from dvc.lock import LockError
 
-    with opened() as repo:
+    with opened(root) as repo:
         try:
             found = repo.status(targets=names) if names else {}
         except LockError:
