@@ -1,5 +1,7 @@
 """restart-audit: an adapter and its history → audit.json, spectra.npz and plots in metrics/<style>/."""
 
+from aclora.core.stage import run
+
 import csv
 import json
 from pathlib import Path
@@ -13,7 +15,6 @@ from aclora.audit.signatures import AuditConfig, audit, failure, final_spectra
 from aclora.core import params
 from aclora.core.errors import InputError
 from aclora.core.files import read_json, read_jsonl, write_json, writing
-from aclora.core.stage import run
 from aclora.lora.files import read
 
 

@@ -1,6 +1,8 @@
 """generate: the same prompts and seeds with the adapter and with the bare base, with the trigger and without →
 pictures and a sheet."""
 
+from aclora.core.stage import run
+
 from pathlib import Path
 
 import torch
@@ -10,7 +12,6 @@ from aclora.core.errors import InputError
 from aclora.core.files import read_json, write_jsonl, writing
 from aclora.core.images import square
 from aclora.core.model import ModelConfig, load_model
-from aclora.core.stage import run
 from aclora.data.captions import with_trigger
 from aclora.data.pictures import read_pictures
 from aclora.models.sampling import GenerateConfig, contact_sheet, load_adapter, nearest, read_prompts, sample

@@ -1,5 +1,7 @@
 """Child processes: their output line by line, and their end together with whoever started them."""
 
+from aclora.core.stage import die_with_parent
+
 import contextlib
 import os
 import select
@@ -12,8 +14,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import psutil
-
-from aclora.core.stage import die_with_parent
 
 TICK = 2.0  # seconds between two looks at what a child is doing
 GRACE = 8.0  # seconds that a child has to end itself before it is killed
