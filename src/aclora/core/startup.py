@@ -29,19 +29,20 @@ class Interrupted(KeyboardInterrupt):
 
 
 class _Watch:
-    """Whose signals these are, whether the work can be unwound, and whether the end has been said."""
+    """Whose signals these are and its name, whether the work can be unwound, and whether the end has been said."""
 
     pid = 0
+    name = ""
     unwinds = False
     said = False
 
 
-def watch_signals() -> None:
-    """Ctrl-C, SIGTERM and SIGHUP end this process in one line, without a traceback.
+def watch_signals(name: str = "") -> None:
+    """Ctrl-C, SIGTERM and SIGHUP end this process, `name` or a stage, in one line and without a traceback.
 
     Until `unwind` is called it ends on the spot. A signal that is ignored stays ignored, as `nohup` wants it.
     """
-    _Watch.pid = os.getpid()
+    _Watch.pid, _Watch.name = os.getpid(), name or _stage_name()
     for number in WORDS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _on_signal)
@@ -63,11 +64,11 @@ def say(number: int, text: str = "") -> None:
     """Print the one line, once."""
     if not _Watch.said:
         _Watch.said = True
-        line = f"{WORDS[signal.Signals(number)]}: {stage_name()}{text}; run again to go on\n"
+        line = f"{WORDS[signal.Signals(number)]}: {_Watch.name}{text}; run again to go on\n"
         os.write(2, line.encode())  # print may itself have been interrupted
 
 
-def stage_name() -> str:
+def _stage_name() -> str:
     """The stage's name in DVC, such as `generate@oil`; where DVC did not start it, the name of its file."""
     file = os.path.splitext(os.path.basename(sys.argv[0]))[0]
     return os.environ.get("DVC_STAGE") or "@".join([_module().removeprefix("stages.") or file, *sys.argv[1:2]])
