@@ -2,13 +2,18 @@
 
 import contextlib
 import errno
+import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
+
 from aclora.core.errors import InputError
-from aclora.core.files import read_json
+from aclora.core.failures import one_line
+from aclora.core.files import read_json, write_atomically
 from aclora.project import process
 
 # How DVC says that a file did not reach its cache: a line, after which it goes on, with exit status 0 if that was all.
@@ -18,7 +23,7 @@ FULL = tuple(f"[Errno {number}]" for number in (errno.ENOSPC, errno.EDQUOT))
 
 @contextlib.contextmanager
 def opened(root: Path = Path(".")) -> Iterator:
-    """DVC's `Repo` of a project as it is now. Raises `InputError` outside of one, and where DVC fails inside."""
+    """DVC's `Repo` of a project as it is now. Raises `InputError` outside of one, and where DVC or a file fails."""
     from dvc.exceptions import DvcException, NotDvcRepoError
     from dvc.repo import Repo
 
@@ -29,9 +34,11 @@ def opened(root: Path = Path(".")) -> Iterator:
         raise InputError(f"{root.resolve()} is not a DVC project: run from the project's folder") from None
     except DvcException as error:
         text = " ".join(str(error).split())
-        if "dvc.lock' is invalid" in text or "dvc.lock' validation failed" in text:
+        if re.search(r"dvc\.lock'.*(invalid|validation failed|corrupted)", text):
             text += "; if a killed dvc left half of it: `git checkout dvc.lock`, or delete it, and run again"
         raise InputError(f"DVC: {text}") from None
+    except OSError as error:
+        raise InputError(f"DVC: {one_line(error)}") from None
 
 
 def status(names: list[str]) -> dict[str, list] | None:
@@ -84,7 +91,7 @@ def run(
 def full(folder: Path = Path(".")) -> str:
     """What to say, and what to free, where DVC found a disk full."""
     with opened(folder) as repo:
-        cache = os.path.relpath(repo.cache.local.path, folder.resolve())
+        cache = os.path.relpath(repo.cache.local_cache_dir, folder.resolve())
     return (
         f"no space left on the disk of {cache}: free some (old trainings in .cache/training, .cache/features, "
         "`dvc gc --all-commits`), then run again"
@@ -92,33 +99,63 @@ def full(folder: Path = Path(".")) -> str:
 
 
 def mend_lock(log: Callable[[str], None], folder: Path = Path(".")) -> None:
-    """Remove DVC's table of locks where a killed dvc left half of it: no other dvc would start."""
-    table = folder / ".dvc/tmp/rwlock"
-    if _is_table(table):
+    """Remove DVC's table of locks where a killed dvc left half of it, and from a whole one the locks of dead processes.
+
+    No other dvc would start, and one would wait for ever where the system has given a dead dvc's id to another process.
+    """
+    file = folder / ".dvc/tmp/rwlock"
+    if not _stale(file):
         return
     from dvc.lock import make_lock
 
-    with make_lock(f"{table}.lock", tmp_dir=str(table.parent)):  # nobody is writing it
-        if not _is_table(table):
-            table.unlink()
-            log(f"removed {table}: a dvc that was killed left half of it")
+    with make_lock(f"{file}.lock", tmp_dir=str(file.parent)):  # nobody is writing it
+        if _stale(file):  # still
+            whole = _table(file) is not None
+            file.unlink() if not whole else write_atomically(file, json.dumps(_living(file)).encode())
+            what = "the locks of processes that are gone from it" if whole else "it: a killed dvc left half of it"
+            log(f"{file}: removed {what}")
 
 
-def _is_table(file):
-    """Whether a file holds a table of locks as DVC reads it, or does not exist."""
+def _stale(file):
+    return file.exists() and _living(file) != _table(file)
+
+
+def _living(file):
+    """The table without the locks of processes that are gone; nothing where there is no whole table."""
+    if (table := _table(file)) is None:
+        return {}
+    written = file.stat().st_mtime
+    read = {path: [lock for lock in locks if _holds(lock, written)] for path, locks in table.get("read", {}).items()}
+    write = {path: lock for path, lock in table.get("write", {}).items() if _holds(lock, written)}
+    return {"write": write, "read": {path: locks for path, locks in read.items() if locks}}
+
+
+def _holds(lock, written):
+    """Whether the process that took a lock lives: one with its id that is older than the table and may be a dvc."""
+    try:
+        holder = psutil.Process(lock["pid"])
+        command = " ".join(holder.cmdline())
+        return holder.create_time() <= written + 1 and ("python" in command or "dvc" in command)
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.AccessDenied:
+        return True
+
+
+def _table(file):
+    """DVC's table of locks if the file holds a whole one, else None."""
     try:
         table = read_json(file)
-    except (FileNotFoundError, NotADirectoryError):
-        return True
     except ValueError:
-        return False
+        return None
     if not isinstance(table, dict) or table.keys() - {"read", "write"}:
-        return False
+        return None
     read, write = table.get("read", {}), table.get("write", {})
     if not isinstance(read, dict) or not isinstance(write, dict):
-        return False
+        return None
     lists = all(isinstance(value, list) for value in read.values())
-    return lists and all(map(_is_lock, [*write.values(), *(lock for value in read.values() for lock in value)]))
+    whole = lists and all(map(_is_lock, [*write.values(), *(lock for value in read.values() for lock in value)]))
+    return table if whole else None
 
 
 def _is_lock(lock):

@@ -34,7 +34,7 @@ def prepare(log: Callable[[str], None]) -> None:
     with dvc.opened() as repo:
         stages = [s for s in repo.index.stages if s.cmd]
         places = {Path(out.fs_path).parent for stage in stages for out in stage.outs}
-        cache = Path(repo.cache.local.path)
+        cache = Path(repo.cache.local_cache_dir)
         with repo.lock:
             _remove_copies(cache, cache.is_relative_to(repo.root_dir), log)
             kept = _cached_again(stages)
