@@ -117,7 +117,11 @@ def mend_lock(log: Callable[[str], None], folder: Path = Path(".")) -> None:
 
 
 def _stale(file):
-    return file.exists() and _living(file) != _table(file)
+    """Whether half a table stands there, or one with the lock of a process that is gone."""
+    if not file.exists():
+        return False
+    table = _table(file)
+    return table is None or _count(_living(file)) < _count(table)
 
 
 def _living(file):
@@ -128,6 +132,10 @@ def _living(file):
     read = {path: [lock for lock in locks if _holds(lock, written)] for path, locks in table.get("read", {}).items()}
     write = {path: lock for path, lock in table.get("write", {}).items() if _holds(lock, written)}
     return {"write": write, "read": {path: locks for path, locks in read.items() if locks}}
+
+
+def _count(table):
+    return len(table.get("write", {})) + sum(map(len, table.get("read", {}).values()))
 
 
 def _holds(lock, written):
