@@ -1,15 +1,17 @@
 """Put on the path as sitecustomize: a process sends itself a real signal, or finds a disk full, at a chosen moment.
 
-SIGNAL_AT="15 import torch" sends signal 15 when torch is about to be imported, "2 open history.jsonl" signal 2 when a
-file whose path ends so is opened; in the processes whose command holds the word SIGNAL_IN. With FULL=… nothing can be
-written below a folder whose path holds that text.
+SIGNAL_AT="15 import torch 1" sends signal 15 when torch is about to be imported, "2 open history.jsonl 3" signal 2 when
+a file whose path ends so is opened for the third time; in the processes whose command holds the word SIGNAL_IN, with
+SIGNAL_GROUP to all of its group, as a terminal does. With FULL=… nothing can be written below a folder whose path holds
+that text.
 """
 
 import errno
 import os
 import sys
 
-number, moment, what = (os.environ.get("SIGNAL_AT") or "0 - -").split()
+number, moment, what, left = (os.environ.get("SIGNAL_AT") or "0 - - 1").split()
+left = int(left)
 own = number != "0" and any(os.environ.get("SIGNAL_IN", "stages.") in word for word in sys.orig_argv)
 full = os.environ.get("FULL")
 group = os.environ.get("SIGNAL_GROUP")
@@ -28,10 +30,10 @@ def watch(event, args):
 
 
 def send():
-    """To this process, or to all of its group, as a terminal does; once."""
-    global own
-    own = False
-    os.killpg(0, int(number)) if group else os.kill(os.getpid(), int(number))
+    global left
+    left -= 1
+    if not left:
+        os.killpg(0, int(number)) if group else os.kill(os.getpid(), int(number))
 
 
 sys.addaudithook(watch)
