@@ -1,11 +1,12 @@
 """caption: a folder of pictures → data/captions/<style>.jsonl, each picture's caption with the trigger."""
 
+from aclora.core.stage import run
+
 import functools
 from pathlib import Path
 
 from aclora.core import params
 from aclora.core.files import writing
-from aclora.core.stage import run
 from aclora.data.captions import look_at_folder, write_captions
 from aclora.models.captioner import CaptionsConfig, blip
 

@@ -1,6 +1,8 @@
 """evaluate: generated pictures, with the adapter and of the bare base, against pictures of the style →
 metrics/<style>/scores.json, and how each figure came about."""
 
+from aclora.core.stage import run
+
 import csv
 import functools
 import importlib
@@ -13,7 +15,6 @@ from aclora.core import params
 from aclora.core.errors import InputError
 from aclora.core.files import write_json, writing
 from aclora.core.images import one_colour
-from aclora.core.stage import run
 from aclora.data.pictures import picture_files, read_generated, read_squares
 from aclora.encoders.contract import digest_of
 from aclora.evaluation.evaluate import EvaluateConfig, encoders_of, evaluate, picture_set

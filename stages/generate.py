@@ -1,6 +1,8 @@
 """generate: the same prompts and seeds with the adapter and with the bare base, with the trigger and without →
 pictures and a sheet."""
 
+from aclora.core.stage import run
+
 from pathlib import Path
 
 import torch
@@ -10,7 +12,6 @@ from aclora.core.adapter import read_about
 from aclora.core.errors import InputError
 from aclora.core.files import write_jsonl, writing
 from aclora.core.model import ModelConfig, load_model
-from aclora.core.stage import run
 from aclora.data.captions import prompt_notes, with_trigger
 from aclora.data.pictures import picture_files, read_squares
 from aclora.models.sampling import GenerateConfig, contact_sheet, load_adapter, nearest, read_prompts, sample

@@ -1,5 +1,8 @@
 """train-aclora: captioned pictures → models/adapters/<style>/, by the method that params.yaml names."""
 
+from aclora.core.stage import run
+from aclora.core.startup import Interrupted
+
 import os
 from pathlib import Path
 
@@ -13,7 +16,6 @@ from aclora.core.errors import InputError
 from aclora.core.files import write_json, write_jsonl, writing
 from aclora.core.method import method_named
 from aclora.core.model import Model, ModelConfig, load_model
-from aclora.core.stage import run
 from aclora.core.tensors import save_tensors
 from aclora.data.captions import caption_folder, read_captions
 from aclora.data.corruption import DataConfig, attacker, corrupted, limited
@@ -125,6 +127,8 @@ def _train(records, epochs, kept, name):
                 bar.set_postfix(state, refresh=False)
         except InputError as error:
             raise InputError(f"{error}{kept.standing()}") from None
+        except Interrupted as end:
+            raise Interrupted(end.number, kept.standing()) from None
 
 
 if __name__ == "__main__":
