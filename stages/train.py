@@ -11,17 +11,19 @@ from tqdm import tqdm
 
 from aclora.core import params
 from aclora.core.errors import InputError
-from aclora.core.files import write_json, write_jsonl, writing
+from aclora.core.files import require_writable, write_json, write_jsonl, writing
 from aclora.core.method import method_named
 from aclora.core.model import Model, ModelConfig, load_model
+from aclora.core.prompts import check_trigger, fit_prompts, note_of_lost
 from aclora.core.stage import run
+from aclora.core.tensors import finite
 from aclora.data.captions import caption_folder, read_training_set
 from aclora.data.corruption import DataConfig, attacker, corrupted, limited
 from aclora.data.pictures import read_picture
 from aclora.lora.export import save_diffusers, save_tuner
 from aclora.project.fingerprint import train_fingerprint
 from aclora.tracking.live import live
-from aclora.training.checkpoints import FOLDER, Checkpoints, CheckpointsConfig, machine
+from aclora.training.checkpoints import FOLDER, Checkpoints, CheckpointsConfig, machine, room_note
 from aclora.training.loop import Encoded, TrainConfig, fit
 from aclora.training.losses import FeatureLoss, load_look
 
@@ -36,6 +38,7 @@ def main(name: str) -> None:
     data_config = params.load("data", DataConfig)
     checkpoints_config = params.load("checkpoints", CheckpointsConfig)
     fingerprint = train_fingerprint(name)
+    require_writable(f"models/adapters/{name}", FOLDER / fingerprint / "history.jsonl")
     pictures, captions = read_training_set(Path(f"data/captions/{name}.jsonl"), Path(style.pictures))
 
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what CUDA needs to repeat itself
@@ -46,14 +49,19 @@ def main(name: str) -> None:
     size = config.resolution or model.size
     texts = [c.text for c in captions]
     pictures, texts, changed = _training_set(data_config, pictures, texts, style.trigger, model, size)
+    texts, shortened = _within_limits(texts, name, style.trigger, model, {c.text: c.file for c in captions})
     mean, std = model.encode_pictures(pictures, size)
     data = Encoded(mean, std, model.encode_prompts(texts, size))
+    for values in (mean, std, *data.text.values()):
+        finite(values, [repr(text) for text in texts], "what the model makes of this picture and caption")
     feature_loss = _feature_loss(config, model, mean.to(accelerator.device))
     model.release(keep_decoder=feature_loss is not None)
 
     parameters = method.attach(model.network, model.adapter_layers)
-    kept = Checkpoints(FOLDER / fingerprint, checkpoints_config, machine(accelerator.device)).load()
+    kept = Checkpoints(FOLDER / fingerprint, checkpoints_config, machine(accelerator.device)).load(parameters)
     if parameters:
+        if note := room_note(kept.folder, parameters):
+            print(f"note: {note}")
         records = fit(model, data, method, parameters, config, accelerator, feature_loss, kept)
         with live(name, None, fingerprint, kept.log):
             _train(records, config.epochs, kept, name)
@@ -75,6 +83,7 @@ def main(name: str) -> None:
             save_file({"values": torch.stack(kept.values)}, out / "restarts.safetensors")
         about = {"method": method_name, "layers": method.layer_names(), "pictures": len(pictures), "size": size}
         about |= {"corrupted": changed} if changed else {}
+        about |= {"shortened": shortened} if shortened else {}
         write_json(out / "adapter.json", about)
         write_jsonl(out / "history.jsonl", kept.history)
     kept.clear()
@@ -90,6 +99,18 @@ def _training_set(config, pictures, texts, trigger, model: Model, size):
     if config.corrupt == "adversarial":
         attack = attacker(model.vae, size, config.strength)
     return corrupted(pictures, texts, config, foreign, attack)
+
+
+def _within_limits(texts, style, trigger, model: Model, files):
+    """The texts with all of the trigger within what the model reads; of those cut for that, by file, what they lost."""
+    readers = model.readers
+    for note in check_trigger(style, trigger, readers):
+        print(f"note: {note}")
+    fitted, lost = fit_prompts(texts, trigger, readers)
+    lost = {files.get(text, text): words for text, words in lost.items()}
+    for file, words in lost.items():
+        print(f"note: {note_of_lost(file, words, trigger, readers)}")
+    return fitted, lost
 
 
 def _feature_loss(config, model: Model, latents):

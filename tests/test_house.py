@@ -120,7 +120,20 @@ def test_no_two_modules_import_each_other():
 @pytest.mark.parametrize(
     ("room", "packages"),
     [
-        ("core", {"torch", "PIL", "numpy", "yaml", "pydantic", "huggingface_hub", "transformers", "diffusers"}),
+        (
+            "core",
+            {
+                "torch",
+                "PIL",
+                "numpy",
+                "yaml",
+                "pydantic",
+                "safetensors",
+                "huggingface_hub",
+                "transformers",
+                "diffusers",
+            },
+        ),
         ("lora", {"torch", "safetensors", "peft"}),
         ("metrics", {"torch", "torchmetrics"}),
         ("encoders", {"torch", "numpy", "PIL", "safetensors", "transformers"}),
