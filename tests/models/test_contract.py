@@ -66,7 +66,7 @@ def test_decoding_is_the_way_back_as_the_pipeline_goes_it(model):
 
 
 def test_a_resolution_that_does_not_fit_is_named(model):
-    multiple = 8 if model.component == "unet" else 4  # the pipeline's own bound; a transformer's 2 × 2 patches
+    multiple = 2 if model.component == "unet" else 4  # a transformer's patches are of 2 × 2 latents
     with pytest.raises(InputError, match=rf"^train.resolution = 17: must be a multiple of {multiple}"):
         model.encode_pictures(PICTURES, 17)
 

@@ -3,7 +3,6 @@
 With ᾱ the schedule's cumulated alphas, x_t = √ᾱ(t) x_0 + √(1 − ᾱ(t)) ε.
 """
 
-import math
 from typing import Any
 
 import torch
@@ -48,11 +47,6 @@ class StableDiffusion(Model):
             checker = {} if xl else {"safety_checker": None, "requires_safety_checker": False}
             parts: Any = checker | read_networks(config.name, config.revision, index)
             return cls(AutoPipelineForText2Image.from_pretrained(config.name, dtype=torch.float32, **where, **parts))
-
-    def check_size(self, size):
-        """The pipeline draws only what is a multiple of 8, even where the autoencoder takes other sizes."""
-        multiple = math.lcm(8, self.pipe.vae_scale_factor)
-        require(size % multiple == 0, "train.resolution", size, f"a multiple of {multiple}")
 
     @torch.no_grad()
     def encode_prompts(self, prompts, size):
