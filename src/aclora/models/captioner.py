@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from aclora.core.config import Config
 from aclora.core.errors import InputError
 from aclora.core.hub import complete, loading, quieten
-from aclora.core.network_files import check_network, check_tokenizer, read_object
+from aclora.core.network_files import check_network, check_tokenizer, check_weights, read_object
 
 
 class CaptionsConfig(Config):
@@ -39,8 +39,11 @@ def check_captioner(folder: Path) -> None:
     kind = read_object(folder / "config.json").get("model_type")
     if kind != "blip":
         raise ValueError(f"config.json says that it is a {kind}, must be a blip")
+    read_object(folder / "preprocessor_config.json")
     check_network(folder)
     check_tokenizer(folder)
+    if not (folder / "pytorch_model.bin").is_file():  # read as tensors alone
+        check_weights(folder, "model.safetensors")
 
 
 def blip(config: CaptionsConfig) -> Callable[[Image.Image], str]:

@@ -93,7 +93,8 @@ class Checkpoints:
 
         A checkpoint of other parameters than these is passed over like one that is damaged.
         """
-        self.state = next((s for file in reversed(self._files()) if (s := self._read(file, parameters))), None)
+        found = sorted((f for f in self.folder.glob("*.safetensors") if f.stem.isdecimal()), reverse=True)
+        self.state = next((s for file in found if (s := self._read(file, parameters))), None)
         lines = "".join(json.dumps(r) + "\n" for r in self.history)
         with contextlib.suppress(OSError):
             remove_parts(self.folder)
