@@ -9,7 +9,7 @@ import importlib
 from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -44,13 +44,12 @@ def read_networks(name: str, revision: str | None, index: dict[str, Any]) -> dic
     for part, kind in index.items():
         if part in NOT_LOADED or not isinstance(kind, list) or kind == [None, None]:
             continue
-        network_class = _class(part, kind)
-        if not issubclass(network_class, nn.Module):
+        if not issubclass(network_class := _class(part, kind), nn.Module):
             continue
         more: dict[str, Any] = {"revision": revision} if revision else {}
         more |= {"device_map": "meta"} if _shapes_only.get() else {}
         try:
-            network_and_report = network_class.from_pretrained(
+            network_and_report = cast(Any, network_class).from_pretrained(
                 name, subfolder=part, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **more
             )
             networks[part] = fitting(network_and_report)

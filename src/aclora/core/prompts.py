@@ -38,7 +38,8 @@ def reader(name: str, tokenizer: Any, limit: int | None, positions: int | None) 
     `positions` is how many its text encoder has, None where it has no such bound. Raises `ValueError` for a tokenizer
     whose files say no length, or more than there are positions.
     """
-    limit = min(tokenizer.model_max_length, limit or tokenizer.model_max_length)
+    own: int = tokenizer.model_max_length
+    limit = own if limit is None else min(own, limit)
     if limit > UNLIMITED:
         raise ValueError(f"{name}: its tokenizer_config.json has no model_max_length")
     if positions is not None and limit > positions:

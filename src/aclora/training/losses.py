@@ -64,9 +64,9 @@ def load_look(network: str, name: str) -> Look:
     quieten()
     try:
         with loading(knob, place):
-            network = kind.from_pretrained(place, knob)
-            finite_weights(network)
-            return Look(network)
+            encoder = kind.from_pretrained(place, knob)
+            finite_weights(encoder)
+            return Look(encoder)
     except InputError as error:
         raise InputError(f"{error}; name the folder of a {network}, or change train.feature_network") from None
 
