@@ -10,6 +10,7 @@ from aclora.core.files import require_writable, writing
 from aclora.core.hub import trained_on
 from aclora.data.captions import look_at_folder, write_captions
 from aclora.models.captioner import CaptionsConfig, blip
+from aclora.project.home import home
 
 PICTURES = Path(".cache/pictures")
 
@@ -20,10 +21,8 @@ def main(name: str) -> None:
     require_writable(f"data/captions/{name}.jsonl")
     captioner = functools.cache(lambda: blip(config))  # loaded when the first caption is found missing
     write = (lambda picture: captioner()(picture)) if config.model else None
-    found = look_at_folder(Path(style.pictures), style.trigger, write, config.model or "", PICTURES)
+    found = look_at_folder(Path(style.pictures), style.trigger, write, config.model or "", home() / PICTURES)
     captions = found.captions
-    for note in found.notes:
-        print(f"note: {note}")
     with writing(f"data/captions/{name}.jsonl") as (out,):
         write_captions(out, captions)
     print(f"{len(captions)} captions; the first: {captions[0].text}")

@@ -2,12 +2,14 @@
 
 from aclora.core.stage import run
 
+from aclora.check.project import PICTURES
 from aclora.check.styles import check_style
 from aclora.core.files import writing
+from aclora.project.home import home
 
 
 def main(name: str) -> None:
-    line, warnings = check_style(name)
+    line, warnings = check_style(name, home() / PICTURES)
     for warning in warnings:
         print(f"warning: {warning}")
     print(line)

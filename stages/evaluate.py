@@ -79,7 +79,7 @@ def _evaluate(name):
 def _squares(folder, size):
     """A folder's pictures as the generated ones are, square and of their size, and their names."""
     files = picture_files(folder)
-    return [str(f) for f in files], read_squares(files, size, PICTURES)
+    return [str(f) for f in files], read_squares(files, size, home() / PICTURES)
 
 
 def _of_one_colour(generated, folder):

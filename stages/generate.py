@@ -16,6 +16,7 @@ from aclora.core.prompts import check_trigger, fit_prompts, note_of_lost
 from aclora.data.captions import prompt_notes, with_trigger
 from aclora.data.pictures import picture_files, read_squares
 from aclora.models.sampling import GenerateConfig, contact_sheet, load_adapter, nearest, read_prompts, sample
+from aclora.project.home import home
 
 PICTURES = Path(".cache/pictures")
 FILES = {"trained": "pytorch_lora_weights.safetensors", "signal": "signal.safetensors"}
@@ -37,7 +38,7 @@ def main(name: str) -> None:
     written = read_prompts(Path(config.prompts))
     for note in prompt_notes(written, style.trigger):
         print(f"note: {config.prompts}: {note}")
-    training = read_squares(picture_files(Path(style.pictures)), about["size"], PICTURES)
+    training = read_squares(picture_files(Path(style.pictures)), about["size"], home() / PICTURES)
     plain = [p for p in written for _ in range(config.images_per_prompt)]
     sets = {
         "": [with_trigger(p, style.trigger) for p in plain],

@@ -97,11 +97,11 @@ def _training_set(config, files, texts, trigger, model: Model, size):
     """The pictures, as squares, and texts that the section `data` asks for, and the indices of those it corrupted."""
     model.check_size(size)
     files, texts = limited(files, texts, config)
-    pictures = read_squares(files, size, PICTURES)
+    pictures = read_squares(files, size, home() / PICTURES)
     foreign, attack = [], None
     if config.corrupt == "foreign":
-        rows = caption_folder(Path(config.foreign), trigger, None, "", PICTURES)
-        squares = read_squares([Path(config.foreign) / row.file for row in rows], size, PICTURES)
+        rows = caption_folder(Path(config.foreign), trigger, None, "", home() / PICTURES)
+        squares = read_squares([Path(config.foreign) / row.file for row in rows], size, home() / PICTURES)
         foreign = [(picture, row.text) for picture, row in zip(squares, rows, strict=True)]
     if config.corrupt == "adversarial":
         attack = attacker(model.vae, size, config.strength)

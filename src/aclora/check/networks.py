@@ -1,6 +1,9 @@
-"""The networks that params.yaml names, judged by their files: nothing is loaded, and nothing is fetched."""
+"""The networks that params.yaml names, judged by their files: no weight is read, and nothing is fetched."""
 
+import contextlib
+import hashlib
 import json
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +11,14 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from aclora.core import discovery
+from aclora.core import discovery, network_files
 from aclora.core.errors import InputError, require
-from aclora.core.hub import hub_name
+from aclora.core.files import write_atomically
+from aclora.core.hub import hub_name, loading
 from aclora.core.method import Method
-from aclora.core.model import Model, ModelConfig
+from aclora.core.model import Model, ModelConfig, check_loading
+from aclora.models import captioner
+from aclora.models.captioner import CaptionsConfig
 
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
 # What must be beside an encoder's weights, alternatives joined by |. Another encoder is looked at when it is loaded.
@@ -21,14 +27,17 @@ BESIDE_WEIGHTS = {
     "dino": ("config.json", "preprocessor_config.json"),
     "image_reward": ("tokenizer.json|vocab.txt",),
     "judge": ("config.json",),
-    "captioner": ("config.json", "preprocessor_config.json", "tokenizer.json|vocab.txt"),
 }
+POSITIONS = "max_position_embeddings"
 
 
-def check_networks(sections: dict) -> None:
-    """The modules, folders and networks that the sections name. Raises `InputError`."""
+def check_networks(sections: dict[str, Any], cache: Path) -> None:
+    """The modules, folders and networks that the sections name. Raises `InputError`.
+
+    Which base models could be loaded is remembered in the folder `cache`: to find out takes seconds.
+    """
     model, train, evaluate = sections["model"], sections["train"], sections["evaluate"]
-    check_pipeline(model)
+    check_model_once(model, cache)
     discovery.find("encoders", train.feature_network, "train.feature_network", "ENCODER")
     if train.feature_loss > 0:
         aid = "or set train.feature_loss to 0"
@@ -40,23 +49,27 @@ def check_networks(sections: dict) -> None:
         discovery.find_outside(name, "evaluate.figures")
 
 
-def check_pipeline(model: ModelConfig) -> None:
-    """A base model's folder is of its family and has every part that its index lists; a hub name passes."""
-    family = discovery.load("models", model.family, "model.family", "MODEL")
-    name, folder = model.name, Path(model.name)
+def check_model_once(model: ModelConfig, cache: Path) -> None:
+    """A base model's folder is of its family, whole, and can be loaded; a hub name passes. Raises `InputError`."""
+    folder = Path(model.name)
     if not folder.is_dir():
+        discovery.load("models", model.family, "model.family", "MODEL")
         return  # ModelConfig has checked the form of a hub name
-    parts = _config(folder / "model_index.json")
-    if parts is None:
-        raise InputError(f"model.name = {name!r}: its model_index.json is missing or damaged; name a diffusers folder")
-    family.check_family(parts, model)
-    for part, kind in parts.items():
-        if isinstance(kind, list) and kind[0] and not (folder / part).is_dir():
-            raise InputError(f"model.name = {name!r}: the folder {part}, which its model_index.json lists, is missing")
+    stats = [(f.relative_to(folder).as_posix(), f.stat()) for f in sorted(folder.rglob("*")) if f.is_file()]
+    seen = [model.family, version("diffusers"), *((name, s.st_size, s.st_mtime_ns) for name, s in stats)]
+    mark = cache / hashlib.sha256(json.dumps(seen).encode()).hexdigest()[:32]
+    if mark.exists():
+        return
+    check_loading(model)
+    with contextlib.suppress(OSError):  # then the next check looks again
+        write_atomically(mark, b"")
 
 
 def check_network(knob: str, name: str, kind: str, aid: str) -> None:
-    """A folder holds weights and what belongs beside them; anything else has a hub name's form. Raises `InputError`."""
+    """A folder holds whole weights and what belongs beside them; anything else has a hub name's form.
+
+    Raises `InputError`.
+    """
     place = Path(name)
     if not place.exists():
         hub_name(knob, name, aid)
@@ -68,6 +81,21 @@ def check_network(knob: str, name: str, kind: str, aid: str) -> None:
     for wanted in BESIDE_WEIGHTS.get(kind, ()):
         if not found & set(wanted.split("|")):
             raise InputError(f"{knob} = {name!r}: the folder lacks {wanted.replace('|', ' or ')}; {aid}")
+    with loading(knob, name):
+        network_files.check_network(place)
+
+
+def check_captioner(config: CaptionsConfig) -> None:
+    """A captioner's folder is whole, and can say as much as it is asked for; a hub name passes. Raises `InputError`."""
+    folder = Path(config.model or "")
+    if config.model is None or not folder.is_dir():
+        return
+    with loading("captions.model", folder):
+        captioner.check_captioner(folder)
+        positions = network_files.read_object(folder / "config.json").get("text_config", {}).get(POSITIONS)
+    if isinstance(positions, int):
+        bound = f"below {positions}, which is all that the captioner can say"
+        require(config.max_new_tokens < positions, "captions.max_new_tokens", config.max_new_tokens, bound)
 
 
 def check_fit(sections: dict, method: Method) -> None:

@@ -9,8 +9,11 @@ from aclora.check.sections import SECTIONS, methods
 from aclora.check.styles import check_style
 from aclora.core import params
 from aclora.core.errors import InputError, did_you_mean, require
+from aclora.core.files import require_writable
 from aclora.core.method import Method, method_named
 from aclora.models.sampling import read_prompts
+from aclora.project import workspace
+from aclora.project.home import home
 
 # Knobs whose paths dvc.yaml lists as dependencies: DVC stops where one does not exist.
 DEPENDENCIES = (
@@ -21,6 +24,11 @@ DEPENDENCIES = (
     "evaluate.watch_figures",
     "evaluate.watch",
 )
+
+
+# Where stages write, and what is remembered of pictures and networks.
+PLACES = ("data/captions", "data/generated", "models/adapters", "metrics", ".cache/training", ".cache/features")
+PICTURES, CHECKED = Path(".cache/pictures"), Path(".cache/checked")
 
 
 @dataclass
@@ -41,13 +49,16 @@ def check(styles: list[str] | None = None) -> Report:
     for name in styles or ():
         if name not in known:
             raise InputError(f"style {name!r} is unknown; {did_you_mean(name, known)}")
+    require_writable(*(f"{place}/x" for place in PLACES))
     sections = check_parameters()
     prompts = len(read_prompts(Path(sections["generate"].prompts)))
     report = Report()
     for name in known if styles is None else styles:
-        line, warnings = check_style(name)
+        line, warnings = check_style(name, home() / PICTURES)
         report.lines.append(f"{line}; {params.method()}, {sections['train'].epochs} epochs; {prompts} prompts")
         report.warnings += warnings
+    for path, command in workspace.untracked_inputs(known if styles is None else styles):
+        report.warnings.append(f"{path} is in neither git nor DVC, and experiments would lack it: `{command}`")
     return report
 
 
@@ -57,7 +68,9 @@ def check_parameters() -> dict[str, Any]:
     Raises `InputError` for the first mistake.
     """
     for name in params.styles():
-        params.load(f"styles.{name}", params.StyleConfig)
+        style = params.load(f"styles.{name}", params.StyleConfig)
+        if home() != Path.cwd():
+            check_copied(name, style)
     sections = load_sections()
     name = params.method()
     kind = method_named(name)
@@ -67,11 +80,21 @@ def check_parameters() -> dict[str, Any]:
         path = getattr(sections[section], field_name)
         if path is not None and not Path(path).exists():
             raise InputError(f"{knob} = {path!r}: no such folder or file; DVC needs one even if no stage reads it")
-    check_networks(sections)
+    check_networks(sections, home() / CHECKED)
     check_fit(sections, method)
     check_signal(kind, name, sections["generate"])
     read_prompts(Path(sections["generate"].prompts))
     return sections
+
+
+def check_copied(name: str, style: params.StyleConfig) -> None:
+    """In an experiment's copy of the project: it has the style's folders. Raises `InputError`."""
+    for knob in ("pictures", "reference"):
+        if not Path(folder := getattr(style, knob)).exists():
+            raise InputError(
+                f"styles.{name}.{knob} = {folder!r} is not in this experiment's copy of the project, because it is in "
+                f"neither git nor DVC: `aclora check` says what to type"
+            )
 
 
 def load_sections() -> dict[str, Any]:
