@@ -12,7 +12,7 @@ from aclora.cli.errors import EXTRAS
 from aclora.cli.main import main
 from tests.conftest import ROOT
 
-COMMANDS = ["check", "scores", "compare", "plots", "publish", "reproduce", "inspect", "export", "resize"]
+COMMANDS = ["check", "run", "scores", "compare", "plots", "publish", "reproduce", "inspect", "export", "resize"]
 HEAVY = {
     "torch",
     "numpy",

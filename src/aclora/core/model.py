@@ -152,12 +152,11 @@ class Model(abc.ABC):
 
         `factor` is how many pixels a latent stands for on a side, `network` the network's config.
         """
-        if size is None:
-            return
         multiple = math.lcm(8, factor * (network.get("patch_size") or 1))  # 8: what diffusers' pipelines ask for
         most = LARGEST * own
         bound = f"a multiple of {multiple}, at most {most} (the model's own size is {own}), or null"
-        require(size % multiple == 0 and size <= most, "train.resolution", size, bound)
+        fits = size is None or (size % multiple == 0 and size <= most)
+        require(fits, "train.resolution", size, bound)
 
     def check_size(self, size: int) -> None:
         """Raise `InputError` where the model cannot work on pictures of this side."""
@@ -247,9 +246,8 @@ class Model(abc.ABC):
 def load_model(config: ModelConfig) -> Model:
     """The model that `config` names, by the family that it names: a file of `models/`, or a module of one's own.
 
-    Such a module says which class it is: `MODEL = StableDiffusion`. Raises `InputError` for an unknown family, for a
-    folder that lacks something, for weights that are not finite and a tokenizer that does not belong to them, and
-    whatever the family's `load` raises.
+    Such a module says which class it is: `MODEL = StableDiffusion`. Raises `InputError` for an unknown family, a folder
+    that lacks something, weights that are not finite, and a tokenizer of another model.
     """
     family = load("models", config.family, "model.family", "MODEL")
     check_model(config, family)
@@ -277,8 +275,7 @@ def check_loading(config: ModelConfig) -> Model | None:
     """A folder's model can be loaded: its weights have the names and shapes of its configs, its scheduler and
     tokenizers fit. None for a hub name.
 
-    Reads no values, but imports diffusers, which takes seconds. The model is without values too, for questions about
-    sizes and layers (`check_size`). Raises `InputError`.
+    Reads no values, but imports diffusers, which takes seconds; the model is without values too. Raises `InputError`.
     """
     if not Path(config.name).is_dir():
         return None
