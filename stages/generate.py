@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from aclora.core import params
-from aclora.core.adapter import read_about
+from aclora.core.adapter import again, read_about
 from aclora.core.errors import InputError
 from aclora.core.files import write_jsonl, writing
 from aclora.core.images import square
@@ -14,7 +14,15 @@ from aclora.core.model import ModelConfig, load_model
 from aclora.core.stage import run
 from aclora.data.captions import with_trigger
 from aclora.data.pictures import read_pictures
-from aclora.models.sampling import GenerateConfig, contact_sheet, load_adapter, nearest, read_prompts, sample
+from aclora.models.sampling import (
+    GenerateConfig,
+    check_adapter,
+    contact_sheet,
+    load_adapter,
+    nearest,
+    read_prompts,
+    sample,
+)
 
 FILES = {"trained": "pytorch_lora_weights.safetensors", "signal": "signal.safetensors"}
 
@@ -28,6 +36,8 @@ def main(name: str) -> None:
     weights = folder / FILES[config.adapter]
     if config.adapter == "trained" and (folder / "adapter_config.json").exists():
         weights = folder  # in PEFT's format, where the change is no product of two factors
+    if about["layers"] and config.adapter == "trained" and not weights.exists():
+        raise InputError(f"{weights} is missing: {again(folder)}")
     if about["layers"] and not weights.exists():
         raise InputError(
             f"generate.adapter = {config.adapter!r}: {about['method']} has no {weights.name}; choose trained"
@@ -39,6 +49,8 @@ def main(name: str) -> None:
         "without_trigger": [p for p in written for _ in range(config.without_trigger)],
     }
     model = load_model(base_model).to("cuda" if torch.cuda.is_available() else "cpu")
+    if about["layers"]:
+        check_adapter(model, weights)  # before an hour is spent on the base's pictures
 
     def draw():
         return {k: list(sample(model, p, _seeds(config, p), config, about["size"])) for k, p in sets.items()}
