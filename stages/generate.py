@@ -9,11 +9,10 @@ from aclora.core import params
 from aclora.core.adapter import again, read_about
 from aclora.core.errors import InputError
 from aclora.core.files import write_jsonl, writing
-from aclora.core.images import square
 from aclora.core.model import ModelConfig, load_model
 from aclora.core.stage import run
-from aclora.data.captions import with_trigger
-from aclora.data.pictures import read_pictures
+from aclora.data.captions import prompt_notes, with_trigger
+from aclora.data.pictures import picture_files, read_squares
 from aclora.models.sampling import (
     GenerateConfig,
     check_adapter,
@@ -24,6 +23,7 @@ from aclora.models.sampling import (
     sample,
 )
 
+PICTURES = Path(".cache/pictures")
 FILES = {"trained": "pytorch_lora_weights.safetensors", "signal": "signal.safetensors"}
 
 
@@ -43,6 +43,9 @@ def main(name: str) -> None:
             f"generate.adapter = {config.adapter!r}: {about['method']} has no {weights.name}; choose trained"
         )
     written = read_prompts(Path(config.prompts))
+    for note in prompt_notes(written, style.trigger):
+        print(f"note: {config.prompts}: {note}")
+    training = read_squares(picture_files(Path(style.pictures)), about["size"], PICTURES)
     plain = [p for p in written for _ in range(config.images_per_prompt)]
     sets = {
         "": [with_trigger(p, style.trigger) for p in plain],
@@ -61,7 +64,6 @@ def main(name: str) -> None:
         load_adapter(model, weights)
         adapter = draw()
 
-    training = [square(p, about["size"]) for p in read_pictures(Path(style.pictures))]
     closest = nearest(adapter[""], training)
     rows = range(0, len(plain), config.images_per_prompt)[: config.sheet_rows]
     cells = [[base[""][i], adapter[""][i], training[closest[i]]] for i in rows]

@@ -15,15 +15,18 @@ from aclora.core.method import method_named
 from aclora.core.model import Model, ModelConfig, load_model
 from aclora.core.stage import run
 from aclora.core.tensors import save_tensors
-from aclora.data.captions import caption_folder, read_training_set
+from aclora.data.captions import caption_folder, read_captions
 from aclora.data.corruption import DataConfig, attacker, corrupted, limited
-from aclora.data.pictures import read_picture
+from aclora.data.pictures import read_squares
 from aclora.lora.export import save_diffusers, save_tuner
 from aclora.project.fingerprint import train_fingerprint
+from aclora.project.home import home
 from aclora.tracking.live import live
 from aclora.training.checkpoints import FOLDER, Checkpoints, CheckpointsConfig, machine
 from aclora.training.loop import Encoded, TrainConfig, fit
 from aclora.training.losses import FeatureLoss, load_look
+
+PICTURES = Path(".cache/pictures")
 
 
 def main(name: str) -> None:
@@ -36,7 +39,7 @@ def main(name: str) -> None:
     data_config = params.load("data", DataConfig)
     checkpoints_config = params.load("checkpoints", CheckpointsConfig)
     fingerprint = train_fingerprint(name)
-    pictures, captions = read_training_set(Path(f"data/captions/{name}.jsonl"), Path(style.pictures))
+    captions = read_captions(Path(f"data/captions/{name}.jsonl"), Path(style.pictures))
 
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what CUDA needs to repeat itself
     set_seed(config.seed)
@@ -44,15 +47,15 @@ def main(name: str) -> None:
     accelerator = Accelerator(mixed_precision=config.mixed_precision)
     model = load_model(base_model).to(accelerator.device)
     size = config.resolution or model.size
-    texts = [c.text for c in captions]
-    pictures, texts, changed = _training_set(data_config, pictures, texts, style.trigger, model, size)
+    files, texts = [Path(style.pictures) / c.file for c in captions], [c.text for c in captions]
+    pictures, texts, changed = _training_set(data_config, files, texts, style.trigger, model, size)
     mean, std = model.encode_pictures(pictures, size)
     data = Encoded(mean, std, model.encode_prompts(texts, size))
     feature_loss = _feature_loss(config, model, mean.to(accelerator.device))
     model.release(keep_decoder=feature_loss is not None)
 
     parameters = method.attach(model.network, model.adapter_layers)
-    kept = Checkpoints(FOLDER / fingerprint, checkpoints_config, machine(accelerator.device)).load()
+    kept = Checkpoints(home() / FOLDER / fingerprint, checkpoints_config, machine(accelerator.device)).load()
     if parameters:
         records = fit(model, data, method, parameters, config, accelerator, feature_loss, kept)
         with live(name, None, fingerprint, kept.log):
@@ -80,13 +83,16 @@ def main(name: str) -> None:
     kept.clear()
 
 
-def _training_set(config, pictures, texts, trigger, model: Model, size):
-    """The pictures and texts that the section `data` asks for, and the indices of those that it corrupted."""
-    pictures, texts = limited(pictures, texts, config)
+def _training_set(config, files, texts, trigger, model: Model, size):
+    """The pictures, as squares, and texts that the section `data` asks for, and the indices of those it corrupted."""
+    model.check_size(size)
+    files, texts = limited(files, texts, config)
+    pictures = read_squares(files, size, PICTURES)
     foreign, attack = [], None
     if config.corrupt == "foreign":
-        rows = caption_folder(Path(config.foreign), trigger, None, "")
-        foreign = [(read_picture(Path(config.foreign) / row.file), row.text) for row in rows]
+        rows = caption_folder(Path(config.foreign), trigger, None, "", PICTURES)
+        squares = read_squares([Path(config.foreign) / row.file for row in rows], size, PICTURES)
+        foreign = [(picture, row.text) for picture, row in zip(squares, rows, strict=True)]
     if config.corrupt == "adversarial":
         attack = attacker(model.vae, size, config.strength)
     return corrupted(pictures, texts, config, foreign, attack)

@@ -1,5 +1,6 @@
 """The `aclora` command: the groups of its commands, and what they have in common."""
 
+import sys
 from typing import Annotated
 
 import typer
@@ -37,14 +38,21 @@ def _common(
 
 @app.command(epilog=examples("aclora check"))
 @input_errors(status=1)
-def check() -> None:
+def check(
+    styles: Annotated[
+        list[str] | None, typer.Argument(metavar="STYLE", help="Look at these styles only; without any, at all.")
+    ] = None,
+) -> None:
     """Check params.yaml, pictures, captions and prompts.
 
     Reads what a run would read, and prints what each style would train on.
     """
-    from aclora.cli.check import check as check_inputs
+    from aclora.check.project import check as check_inputs
 
-    check_inputs()
+    report = check_inputs(styles or None)
+    for warning in report.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    print("\n".join(report.lines))
 
 
 for group in (runs.app, tracking.app, lora.app):

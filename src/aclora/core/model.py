@@ -4,6 +4,8 @@ A family is one file in `models/`, named by the knob `model.family`. `Model` say
 """
 
 import abc
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -16,6 +18,8 @@ from aclora.core.config import Config
 from aclora.core.discovery import load
 from aclora.core.errors import InputError, require
 from aclora.core.images import square, to_tensor
+
+LARGEST = 4  # times a model's own size: beyond it memory runs out, and pictures repeat themselves
 
 
 class ModelConfig(Config):
@@ -129,14 +133,22 @@ class Model(abc.ABC):
             if name.startswith(("text_encoder", "tokenizer")) or (name == "vae" and not keep_decoder):
                 setattr(self.pipe, name, None)
 
+    @classmethod
+    def check_resolution(cls, size: int | None, own: int, factor: int, network: Mapping[str, Any]) -> None:
+        """Raise `InputError` where the model cannot work on pictures of this side; None, its `own`, passes.
+
+        `factor` is how many pixels a latent stands for on a side, `network` the network's config.
+        """
+        if size is None:
+            return
+        multiple = math.lcm(8, factor * (network.get("patch_size") or 1))  # 8: what diffusers' pipelines ask for
+        most = LARGEST * own
+        bound = f"a multiple of {multiple}, at most {most} (the model's own size is {own}), or null"
+        require(size % multiple == 0 and size <= most, "train.resolution", size, bound)
+
     def check_size(self, size: int) -> None:
         """Raise `InputError` where the model cannot work on pictures of this side."""
-        require(
-            size % self.pipe.vae_scale_factor == 0,
-            "train.resolution",
-            size,
-            f"a multiple of {self.pipe.vae_scale_factor}",
-        )
+        self.check_resolution(size, self.size, self.pipe.vae_scale_factor, self.network.config)
 
     @torch.no_grad()
     def encode_pictures(self, pictures: list[Image.Image], size: int) -> tuple[Tensor, Tensor]:

@@ -22,21 +22,35 @@ def die_with_parent() -> None:
 
 
 def run(main: Callable[[str], None], description: str | None) -> None:
-    """Call `main(style)` with the style named on the command line; an `InputError` ends it in one line.
-
-    So does a full disk. With ACLORA_DIE_WITH_PARENT in the environment the stage ends when its parent does, however
-    that ends (Linux): a killed worker leaves no training behind.
-    """
+    """Call `main(style)` with the style named on the command line, as `run_project` calls a main without one."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("style", help="an entry under `styles` in params.yaml")
     style = parser.parse_args().style
-    if os.environ.get("ACLORA_DIE_WITH_PARENT"):
-        die_with_parent()
-    try:
+
+    def main_of_style():
         known = params.styles()
         if style not in known:
             raise InputError(f"style {style!r} is unknown; {did_you_mean(style, known)}")
         main(style)
+
+    _run(main_of_style)
+
+
+def run_project(main: Callable[[], None], description: str | None) -> None:
+    """Call `main()`; an `InputError` ends it in one line.
+
+    So does a full disk. With ACLORA_DIE_WITH_PARENT in the environment the stage ends when its parent does, however
+    that ends (Linux): a killed worker leaves no training behind.
+    """
+    argparse.ArgumentParser(description=description).parse_args()
+    _run(main)
+
+
+def _run(main):
+    if os.environ.get("ACLORA_DIE_WITH_PARENT"):
+        die_with_parent()
+    try:
+        main()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

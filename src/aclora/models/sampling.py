@@ -1,5 +1,6 @@
 """Prompts × seeds → pictures, and the sheet that shows them."""
 
+import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,9 +10,10 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from pydantic import Field
 
-from aclora.core.config import Config
+from aclora.core.config import LAST_SEED, Config
 from aclora.core.errors import InputError, quoted
 from aclora.core.model import Model
+from aclora.core.reading import control_character, read_text
 from aclora.core.tensors import read_tensors
 from aclora.lora.export import named_tensors, scale_of_one
 from aclora.lora.files import Factors, read
@@ -19,30 +21,42 @@ from aclora.lora.names import component_of
 from aclora.lora.settings import check_tuner
 
 OTHER_BASE = "it is of another base model, or damaged: train again"
+MOST_BYTES = 1_000_000  # of a file of prompts
+LONGEST = 1000  # characters of a prompt; a model reads a few hundred
 
 
 class GenerateConfig(Config):
     """The `generate` section of params.yaml."""
 
     prompts: str
-    images_per_prompt: int = Field(ge=1)
-    without_trigger: int = Field(ge=0)
-    seed: int = Field(ge=0)
-    num_inference_steps: int = Field(ge=1)
-    guidance_scale: float = Field(ge=0)
-    batch_size: int = Field(ge=1)
+    images_per_prompt: int = Field(ge=1, le=10_000)
+    without_trigger: int = Field(ge=0, le=10_000)
+    seed: int = Field(ge=0, le=LAST_SEED)
+    num_inference_steps: int = Field(ge=1, le=1000)
+    guidance_scale: float = Field(ge=0, le=100)
+    batch_size: int = Field(ge=1, le=10_000)
     adapter: Literal["trained", "signal"]
-    sheet_rows: int = Field(ge=1)
+    sheet_rows: int = Field(ge=1, le=1000)
 
 
 def read_prompts(file: Path) -> list[str]:
-    """One prompt a line; blank lines do not count."""
-    try:
-        prompts = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except FileNotFoundError:
-        raise InputError(f"generate.prompts = {str(file)!r}: no such file; it holds one prompt a line") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{file} is not UTF-8: save it as UTF-8") from None
+    """One prompt a line; blank lines do not count.
+
+    Raises `InputError` where the file is missing or no UTF-8 text, or where a line is no prompt.
+    """
+    if not file.exists():
+        raise InputError(f"generate.prompts = {str(file)!r}: no such file; it holds one prompt a line")
+    prompts = []
+    for number, line in enumerate(re.split("\r\n|\r|\n", read_text(file, MOST_BYTES)), 1):
+        if letter := control_character(line):
+            raise InputError(f"{file}, line {number} has {letter} in it: write it as plain text, in UTF-8")
+        prompt = line.strip()
+        if prompt and not any(letter.isalnum() for letter in prompt):
+            raise InputError(f"{file}, line {number} is a prompt without a word, {prompt[:40]!r}: correct or remove it")
+        if len(prompt) > LONGEST:
+            raise InputError(f"{file}, line {number} has {len(prompt)} characters: at most {LONGEST} are a prompt")
+        if prompt:
+            prompts.append(prompt)
     if not prompts:
         raise InputError(f"{file} holds no prompts: write one a line")
     return prompts

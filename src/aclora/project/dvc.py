@@ -9,6 +9,8 @@ from aclora.core.errors import InputError
 from aclora.core.files import read_json
 from aclora.project import process
 
+CHECKS = ("check", "check-style")  # the stages that look at the inputs and change no result
+
 
 @contextlib.contextmanager
 def opened(root: Path = Path(".")) -> Iterator:
@@ -25,19 +27,24 @@ def opened(root: Path = Path(".")) -> Iterator:
         raise InputError(f"DVC: {' '.join(str(error).split())}") from None
 
 
-def status(names: list[str]) -> dict[str, list] | None:
-    """The current folder's stages among `names` that are out of date, and what changed, as `dvc status --json` says.
+def status(names: list[str], root: Path = Path(".")) -> dict[str, list] | None:
+    """The stages of `root` among `names` that are out of date, and what changed, as `dvc status --json` says.
 
     None while another process is at work on one of them.
     """
     from dvc.lock import LockError
 
-    with opened() as repo:
+    with opened(root) as repo:
         try:
             found = repo.status(targets=names) if names else {}
         except LockError:
             return None
     return {name: changes for name, changes in found.items() if name in names}
+
+
+def is_check(name: str) -> bool:
+    """Whether a stage, by its name, only looks at the inputs: it is no part of what a run is."""
+    return name.partition("@")[0] in CHECKS
 
 
 def holds_params(dep) -> bool:
