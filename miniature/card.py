@@ -26,6 +26,16 @@ from miniature.vae import psnr
 
 HOME = Path("models/miniature")
 NETWORKS = ("judge", "clip", "dino", "captioner", "reward")  # beside the pipeline
+# What each network is, for the README.md in its folder, a model card as the hub knows them. `trained_on` is what the
+# library tells of a network's captions and figures.
+WHAT = {
+    "pipeline": "A Stable Diffusion of the real classes: prompts → pictures of 64 × 64 pixels.",
+    "judge": "A classifier of objects, their colours and sides, backgrounds and styles.",
+    "clip": "A CLIP: pictures and prompts in one space.",
+    "dino": "A vision transformer, distilled from itself.",
+    "captioner": "A BLIP that writes captions.",
+    "reward": "ImageReward's architecture: how well a picture answers its prompt.",
+}
 SAMPLING = GenerateConfig(
     prompts="",
     images_per_prompt=1,
@@ -145,6 +155,15 @@ def sheet(model: Model):
     return contact_sheet(rows, [f"seed {s}" for s in seeds], cells, cell=128)
 
 
+def readme(part: str) -> str:
+    """The model card of one part of the miniature."""
+    return (
+        "---\ntrained_on: drawings of a small world alone\n---\n\n"
+        f"# The miniature's {part}\n\n{WHAT[part]}\n\n"
+        "It knows the drawings of `miniature/drawing` and nothing else; `models/miniature/card.json` says how well.\n"
+    )
+
+
 def megabytes(folder):
     return sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) / 1e6
 
@@ -159,6 +178,7 @@ def install(build: Path) -> None:
     for part in ("pipeline", *NETWORKS):
         shutil.rmtree(HOME / part, ignore_errors=True)
         shutil.copytree(build / part, HOME / part)
+        (HOME / part / "README.md").write_text(readme(part), encoding="utf-8")
     params = read()
     for part, entry in trained.items():
         entry["samples"] = entry["steps"] * params[part]["schedule"]["batch_size"]

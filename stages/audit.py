@@ -1,5 +1,7 @@
 """restart-audit: an adapter and its history → audit.json, spectra.npz and plots in metrics/<style>/."""
 
+from aclora.core.stage import run
+
 import csv
 import json
 from pathlib import Path
@@ -14,7 +16,6 @@ from aclora.core import params
 from aclora.core.adapter import again, read_about, read_history, read_signal
 from aclora.core.errors import InputError
 from aclora.core.files import write_json, writing
-from aclora.core.stage import run
 from aclora.core.tensors import read_tensors
 
 WEIGHTS = "pytorch_lora_weights.safetensors"

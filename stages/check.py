@@ -1,8 +1,9 @@
 """check: params.yaml and the networks that it names, looked at before DVC removes an out of any other stage."""
 
+from aclora.core.stage import run_project
+
 from aclora.check.project import check_parameters
 from aclora.core.files import writing
-from aclora.core.stage import run_project
 
 
 def main() -> None:

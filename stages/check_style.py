@@ -1,8 +1,9 @@
 """check-style: a style's pictures, captions and reference, looked at before DVC removes an out of its other stages."""
 
+from aclora.core.stage import run
+
 from aclora.check.styles import check_style
 from aclora.core.files import writing
-from aclora.core.stage import run
 
 
 def main(name: str) -> None:

@@ -1,6 +1,8 @@
 """evaluate: generated pictures, with the adapter and of the bare base, against pictures of the style →
 metrics/<style>/scores.json, and how each figure came about."""
 
+from aclora.core.stage import run
+
 import csv
 import functools
 import importlib
@@ -11,9 +13,8 @@ import torch
 
 from aclora.core import params
 from aclora.core.errors import InputError
-from aclora.core.files import write_json, writing
+from aclora.core.files import require_writable, write_json, writing
 from aclora.core.images import one_colour
-from aclora.core.stage import run
 from aclora.data.pictures import picture_files, read_generated, read_squares
 from aclora.encoders.contract import digest_of
 from aclora.evaluation.evaluate import EvaluateConfig, encoders_of, evaluate, picture_set
@@ -32,6 +33,8 @@ def main(name: str) -> None:
 def _evaluate(name):
     style = params.load(f"styles.{name}", params.StyleConfig)
     config = params.load("evaluate", EvaluateConfig)
+    outs = [f"metrics/{name}/{out}" for out in ("scores.json", "evaluation.json", "per_image.csv", "per_reference.csv")]
+    require_writable(*outs, CACHE / "features")
     known = figures(config.figures)
     encoders = encoders_of(config, known, home() / CACHE, "cuda" if torch.cuda.is_available() else "cpu")
     folder = Path("data/generated") / name
@@ -66,8 +69,7 @@ def _evaluate(name):
     reference = {"what": source, "held_out": held_out, "digest": digest_of(real[1])}
     seeds = {(kind, row["file"]): row["seed"] for kind, (rows, _) in generated.items() for row in rows}
     images = [row | {"seed": seeds[row["set"], row["file"]]} for row in done.images]
-    outs = ("scores.json", "evaluation.json", "per_image.csv", "per_reference.csv")
-    with writing(*(f"metrics/{name}/{out}" for out in outs)) as (scores, evaluation, of_images, of_reals):
+    with writing(*outs) as (scores, evaluation, of_images, of_reals):
         write_json(scores, _rounded({score.key: value for score, value in done.scores.items()}))
         write_json(evaluation, _rounded({"reference": reference, "counts": counts, "figures": about} | flat))
         _csv(images, of_images)

@@ -1,6 +1,8 @@
 """generate: the same prompts and seeds with the adapter and with the bare base, with the trigger and without →
 pictures and a sheet."""
 
+from aclora.core.stage import run
+
 from pathlib import Path
 
 import torch
@@ -8,9 +10,9 @@ import torch
 from aclora.core import params
 from aclora.core.adapter import again, read_about
 from aclora.core.errors import InputError
-from aclora.core.files import write_jsonl, writing
+from aclora.core.files import require_writable, write_jsonl, writing
 from aclora.core.model import ModelConfig, load_model
-from aclora.core.stage import run
+from aclora.core.prompts import check_trigger, fit_prompts, note_of_lost
 from aclora.data.captions import prompt_notes, with_trigger
 from aclora.data.pictures import picture_files, read_squares
 from aclora.models.sampling import (
@@ -51,9 +53,12 @@ def main(name: str) -> None:
         "": [with_trigger(p, style.trigger) for p in plain],
         "without_trigger": [p for p in written for _ in range(config.without_trigger)],
     }
+    outs = (f"data/generated/{name}", f"metrics/{name}/contact_sheet.png")
+    require_writable(*outs)
     model = load_model(base_model).to("cuda" if torch.cuda.is_available() else "cpu")
     if about["layers"]:
         check_adapter(model, weights)  # before an hour is spent on the base's pictures
+    sets = _within_limits(sets, name, style.trigger, model)
 
     def draw():
         return {k: list(sample(model, p, _seeds(config, p), config, about["size"])) for k, p in sets.items()}
@@ -68,11 +73,24 @@ def main(name: str) -> None:
     rows = range(0, len(plain), config.images_per_prompt)[: config.sheet_rows]
     cells = [[base[""][i], adapter[""][i], training[closest[i]]] for i in rows]
     columns = ["base model", f"with the adapter ({about['method']})", "nearest training picture"]
-    with writing(f"data/generated/{name}", f"metrics/{name}/contact_sheet.png") as (out, sheet):
+    with writing(*outs) as (out, sheet):
         for key, prompts in sets.items():
             if prompts:
                 _write(out / key, prompts, _seeds(config, prompts), {"base": base[key], "adapter": adapter[key]})
         contact_sheet([sets[""][i] for i in rows], columns, cells).save(sheet, "PNG")
+
+
+def _within_limits(sets, style, trigger, model):
+    """The prompts with all of the trigger within what the model reads; those without a trigger stay as they are."""
+    readers = model.readers
+    for note in check_trigger(style, trigger, readers):
+        print(f"note: {note}")
+    fitted, lost = fit_prompts(sets[""], trigger, readers)
+    _, unseen = fit_prompts(sets["without_trigger"], "", readers)
+    for ending, words in ((trigger, lost), ("", unseen)):
+        for text, gone in words.items():
+            print(f"note: {note_of_lost(repr(text), gone, ending, readers)}")
+    return sets | {"": fitted}
 
 
 def _seeds(config, prompts):

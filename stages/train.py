@@ -1,5 +1,8 @@
 """train-aclora: captioned pictures → models/adapters/<style>/, by the method that params.yaml names."""
 
+from aclora.core.stage import run
+from aclora.core.startup import Interrupted
+
 import os
 from pathlib import Path
 
@@ -10,11 +13,11 @@ from tqdm import tqdm
 
 from aclora.core import params
 from aclora.core.errors import InputError
-from aclora.core.files import write_json, write_jsonl, writing
+from aclora.core.files import require_writable, write_json, write_jsonl, writing
 from aclora.core.method import method_named
 from aclora.core.model import Model, ModelConfig, load_model
-from aclora.core.stage import run
-from aclora.core.tensors import save_tensors
+from aclora.core.prompts import check_trigger, fit_prompts, note_of_lost
+from aclora.core.tensors import finite, save_tensors
 from aclora.data.captions import caption_folder, read_captions
 from aclora.data.corruption import DataConfig, attacker, corrupted, limited
 from aclora.data.pictures import read_squares
@@ -22,7 +25,7 @@ from aclora.lora.export import save_diffusers, save_tuner
 from aclora.project.fingerprint import train_fingerprint
 from aclora.project.home import home
 from aclora.tracking.live import live
-from aclora.training.checkpoints import FOLDER, Checkpoints, CheckpointsConfig, machine
+from aclora.training.checkpoints import FOLDER, Checkpoints, CheckpointsConfig, machine, room_note
 from aclora.training.loop import Encoded, TrainConfig, fit
 from aclora.training.losses import FeatureLoss, load_look
 
@@ -39,6 +42,7 @@ def main(name: str) -> None:
     data_config = params.load("data", DataConfig)
     checkpoints_config = params.load("checkpoints", CheckpointsConfig)
     fingerprint = train_fingerprint(name)
+    require_writable(f"models/adapters/{name}", home() / FOLDER / fingerprint / "history.jsonl")
     captions = read_captions(Path(f"data/captions/{name}.jsonl"), Path(style.pictures))
 
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what CUDA needs to repeat itself
@@ -49,14 +53,19 @@ def main(name: str) -> None:
     size = config.resolution or model.size
     files, texts = [Path(style.pictures) / c.file for c in captions], [c.text for c in captions]
     pictures, texts, changed = _training_set(data_config, files, texts, style.trigger, model, size)
+    texts, shortened = _within_limits(texts, name, style.trigger, model, {c.text: c.file for c in captions})
     mean, std = model.encode_pictures(pictures, size)
     data = Encoded(mean, std, model.encode_prompts(texts, size))
+    for values in (mean, std, *data.text.values()):
+        finite(values, [repr(text) for text in texts], "what the model makes of this picture and caption")
     feature_loss = _feature_loss(config, model, mean.to(accelerator.device))
     model.release(keep_decoder=feature_loss is not None)
 
     parameters = method.attach(model.network, model.adapter_layers)
-    kept = Checkpoints(home() / FOLDER / fingerprint, checkpoints_config, machine(accelerator.device)).load()
+    kept = Checkpoints(home() / FOLDER / fingerprint, checkpoints_config, machine(accelerator.device)).load(parameters)
     if parameters:
+        if note := room_note(kept.folder, parameters):
+            print(f"note: {note}")
         records = fit(model, data, method, parameters, config, accelerator, feature_loss, kept)
         with live(name, None, fingerprint, kept.log):
             _train(records, config.epochs, kept, name)
@@ -78,6 +87,7 @@ def main(name: str) -> None:
             save_tensors(out / "restarts.safetensors", {"values": torch.stack(kept.values)})
         about = {"method": method_name, "layers": method.layer_names(), "pictures": len(pictures), "size": size}
         about |= {"corrupted": changed} if changed else {}
+        about |= {"shortened": shortened} if shortened else {}
         write_json(out / "adapter.json", about)
         write_jsonl(out / "history.jsonl", kept.history)
     kept.clear()
@@ -96,6 +106,18 @@ def _training_set(config, files, texts, trigger, model: Model, size):
     if config.corrupt == "adversarial":
         attack = attacker(model.vae, size, config.strength)
     return corrupted(pictures, texts, config, foreign, attack)
+
+
+def _within_limits(texts, style, trigger, model: Model, files):
+    """The texts with all of the trigger within what the model reads; of those cut for that, by file, what they lost."""
+    readers = model.readers
+    for note in check_trigger(style, trigger, readers):
+        print(f"note: {note}")
+    fitted, lost = fit_prompts(texts, trigger, readers)
+    lost = {files.get(text, text): words for text, words in lost.items()}
+    for file, words in lost.items():
+        print(f"note: {note_of_lost(file, words, trigger, readers)}")
+    return fitted, lost
 
 
 def _feature_loss(config, model: Model, latents):
@@ -125,6 +147,8 @@ def _train(records, epochs, kept, name):
                 bar.set_postfix(state, refresh=False)
         except InputError as error:
             raise InputError(f"{error}{kept.standing()}") from None
+        except Interrupted as end:
+            raise Interrupted(end.number, kept.standing()) from None
 
 
 if __name__ == "__main__":

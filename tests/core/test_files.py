@@ -16,6 +16,7 @@ from aclora.core.files import (
     read_json,
     read_jsonl,
     remove_parts,
+    require_writable,
     sha256,
     write_atomically,
     write_json,
@@ -199,3 +200,31 @@ def test_json_that_is_not_there(tmp_path):
     for read in (read_json, read_jsonl):
         with pytest.raises(FileNotFoundError):
             read(tmp_path / "a.json")
+
+
+def test_an_out_that_can_be_written_leaves_nothing(tmp_path):
+    require_writable(tmp_path / "new/adapters/fog", tmp_path / "scores.json")
+    assert sorted(f.relative_to(tmp_path).as_posix() for f in tmp_path.rglob("*")) == ["new", "new/adapters"]
+
+
+def test_an_out_below_a_file_is_named(tmp_path):
+    (tmp_path / "adapters").touch()
+    with pytest.raises(
+        InputError, match=rf"^{tmp_path}/adapters/fog cannot be written \(.*\): give this user .*adapters"
+    ):
+        require_writable(tmp_path / "adapters/fog")
+
+
+def test_a_link_to_nowhere_is_named(tmp_path):
+    (tmp_path / "adapters").symlink_to(tmp_path / "gone")
+    with pytest.raises(InputError, match=r"adapters/fog cannot be written"):
+        require_writable(tmp_path / "adapters/fog")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_the_right_to_write_is_named(tmp_path):
+    (tmp_path / "adapters").mkdir(mode=0o555)
+    with pytest.raises(InputError, match=r"adapters/fog cannot be written \(Permission denied\)"):
+        require_writable(tmp_path / "adapters/fog")
+    with pytest.raises(InputError, match=r"adapters cannot be replaced"):
+        require_writable(tmp_path / "adapters")

@@ -16,6 +16,7 @@ from aclora.encoders.dino import Dino
 from aclora.encoders.image_reward import Reward
 from miniature.drawing import HELD_OUT, draw
 from miniature.judging.encoder import Judge
+from tests import damage
 from tests.conftest import ROOT
 
 FOLDERS = {kind: ROOT / "models/miniature" / kind for kind in ("clip", "dino", "judge")}
@@ -158,11 +159,11 @@ def test_the_label_is_name_and_digest(encoder):
 
 
 def test_a_picture_whose_features_are_no_numbers_is_named_and_not_kept(encoder, tmp_path):
-    """Its first layer answers red with ∞, of which the next makes NaN; without red ReLU leaves 0."""
+    """Its first layers answer red with more than float32 holds; without red ReLU leaves 0."""
     folder = shutil.copytree(FOLDERS["judge"], tmp_path / "judge")
-    tensors = load_file(folder / "model.safetensors")
-    tensors["body.0.weight"][0, 0, 1, 1] = torch.inf
-    tensors["body.1.weight"][0] = 1
+    tensors = {k: v.float() for k, v in load_file(folder / "model.safetensors").items()}
+    tensors["body.0.weight"][0, 0, 1, 1] = 3e38
+    tensors["body.1.weight"][0] = 100
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     blue, red = Image.new("RGB", (64, 64), "blue"), Image.new("RGB", (64, 64), "red")
     broken = encoder(folder=folder)
@@ -170,6 +171,41 @@ def test_a_picture_whose_features_are_no_numbers_is_named_and_not_kept(encoder, 
         broken.look([blue, blue, red, red], ["a.png", "b.png", "c.png", "d.png"])
     assert not broken.cache.exists()
     assert broken.look([blue], ["a.png"])["features"].isfinite().all()
+
+
+@pytest.mark.parametrize("kind", FOLDERS)
+@pytest.mark.parametrize(
+    ("file", "how", "said"),
+    [
+        ("model.safetensors", damage.cut, "model.safetensors is cut short or damaged"),
+        ("model.safetensors", damage.pointer, "is git-lfs's note of a file"),
+        ("model.safetensors", damage.put(float("nan")), "a value of .* is not a finite number; fetch it anew"),
+        ("model.safetensors", damage.put(float("inf")), "a value of .* is not a finite number; fetch it anew"),
+        ("config.json", damage.cut, "config.json is damaged: it is no JSON"),
+        ("config.json", damage.a_list, "config.json is damaged: it must be a JSON object"),
+    ],
+    ids=["cut", "git-lfs", "NaN", "infinity", "config cut", "config a list"],
+)
+def test_a_network_that_cannot_be_used_is_named(encoder, tmp_path, kind, file, how, said):
+    place = shutil.copytree(FOLDERS[kind], tmp_path / "network")
+    how(place / file)
+    with pytest.raises(InputError, match=rf"^evaluate.{kind} = '.*network' cannot be loaded: .*{said}") as error:
+        encoder(kind, place).look(PICTURES, NAMES)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("kind", ["clip", "dino"])
+def test_a_pickled_network_is_read_as_tensors_alone(encoder, tmp_path, kind):
+    place = shutil.copytree(FOLDERS[kind], tmp_path / "network")
+    damage.pickled(place / "model.safetensors")
+    expected = encoder(kind).look(PICTURES, NAMES)["features"]
+    assert torch.equal(encoder(kind, place).look(PICTURES, NAMES)["features"], expected)
+    shutil.copy(FOLDERS[kind] / "model.safetensors", place)
+    damage.hostile(place / "model.safetensors")
+    with pytest.raises(InputError, match=r"its weights are pickled with more than tensors.*convert it to safetensors$"):
+        encoder(kind, place).look(PICTURES, NAMES)
+    assert not (place / damage.ALARM).exists()
 
 
 def test_no_such_folder(tmp_path):

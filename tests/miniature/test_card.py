@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from aclora.core.hub import trained_on
 from miniature import card
 from miniature.drawing import STYLES
 from tests.conftest import ROOT
@@ -57,6 +58,13 @@ def test_the_card_names_its_figures(stated):
     wanted = [f"{k}.{v}" for k in ("generated", "ceiling") for v in ("object", "colour", "background", "position")]
     wanted += ["trained_on.device", "prompts.count", *(f"trained_on.{part}.minutes" for part in card.NETWORKS)]
     assert not set(wanted) - set(stated)
+
+
+@pytest.mark.parametrize("part", card.WHAT)
+def test_each_network_says_what_it_was_trained_on(part):
+    assert (FOLDER / part / "README.md").read_text(encoding="utf-8") == card.readme(part)
+    assert trained_on(FOLDER / part) == "drawings of a small world alone"
+    assert set(card.WHAT) == {"pipeline", *card.NETWORKS}
 
 
 def test_it_is_small():

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from aclora.core.errors import InputError
 from aclora.data.pictures import read_picture
 from aclora.lora.export import write
 from aclora.lora.files import read
-from stages import audit, caption, generate, train
+from stages import audit, caption, evaluate, generate, train
 from tests.conftest import ROOT, model_at
 
 UMASK = os.umask(0)
@@ -136,4 +137,101 @@ def test_an_adapter_of_the_family_before_is_refused_by_the_stage(project, tmp_pa
     about.write_bytes(about.read_bytes()[:-9])
     with pytest.raises(InputError, match=r"adapter.json is damaged \(line \d+\): `dvc checkout --force"):
         generate.main("watercolor")
-    assert not (tmp_path / "data/generated").exists()
+    assert not (tmp_path / "data/generated/watercolor").exists()
+
+
+LONG = ", ".join(["a red house on the left and a big blue boat on the right with a yellow star in the middle"] * 2)
+
+
+def test_the_trigger_of_a_long_caption_and_prompt_survives(project, tmp_path, capsys):
+    project(method="lora", epochs=1)
+    (tmp_path / "pictures/2.txt").write_text(LONG, encoding="utf-8")
+    (tmp_path / "prompts.txt").write_text(f"a red house\n{LONG}\n", encoding="utf-8")
+    caption.main("watercolor")
+    capsys.readouterr()
+    train.main("watercolor")
+    about = json.loads((tmp_path / "models/adapters/watercolor/adapter.json").read_text())
+    (lost,) = about["shortened"].values()
+    assert list(about["shortened"]) == ["2.png"]
+    assert LONG.endswith(lost)
+    notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
+    assert notes == [f"note: 2.png: it is cut before the trigger, for the model reads 32 tokens; lost: {lost!r}"]
+    generate.main("watercolor")
+    notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
+    assert [("cut before the trigger" in note, "its end is not seen" in note) for note in notes] == [
+        (True, False),
+        (False, True),
+    ]
+    drawn = tmp_path / "data/generated/watercolor"
+    rows, plain = (
+        [json.loads(line)["prompt"] for line in file.read_text().splitlines()]
+        for file in (drawn / "prompts.jsonl", drawn / "without_trigger/prompts.jsonl")
+    )
+    assert rows == ["a red house, zxq style", f"{LONG.removesuffix(lost).strip()}, zxq style"]
+    assert plain == ["a red house", LONG]
+
+
+def test_captions_that_fit_leave_no_trace(project, tmp_path, capsys):
+    project(method="base")
+    caption.main("watercolor")
+    train.main("watercolor")
+    assert "shortened" not in json.loads((tmp_path / "models/adapters/watercolor/adapter.json").read_text())
+    assert "note: " not in capsys.readouterr().out
+
+
+def test_a_trigger_that_no_encoder_reads_stops_the_training(project, tmp_path):
+    project(method="lora", trigger="q" * 40)
+    caption.main("watercolor")
+    with pytest.raises(InputError, match=r"^styles.watercolor.trigger = 'q+': must be at most 32 tokens"):
+        train.main("watercolor")
+    assert not (tmp_path / "models/adapters").exists() or not list((tmp_path / "models/adapters").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("stage", "place"),
+    [
+        (caption, "data/captions"),
+        (train, "models/adapters"),
+        (train, ".cache/training"),
+        (generate, "data/generated"),
+        (generate, "metrics"),
+        (evaluate, "metrics"),
+        (evaluate, ".cache/features"),
+    ],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_an_out_that_cannot_be_written_is_found_before_the_work(project, tmp_path, stage, place):
+    """The model is named and is not there: whoever had begun would have found that instead."""
+    project(method="lora")
+    if stage is not caption:
+        caption.main("watercolor")
+    if stage is generate:
+        (tmp_path / "models/adapters/watercolor").mkdir(parents=True)
+        (tmp_path / "models/adapters/watercolor/adapter.json").write_text(
+            '{"layers": [], "method": "base", "size": 16}'
+        )
+    shutil.rmtree(tmp_path / place, ignore_errors=True)
+    (tmp_path / place).parent.mkdir(exist_ok=True)
+    (tmp_path / place).write_text("in the way")
+    text = (tmp_path / "params.yaml").read_text(encoding="utf-8")
+    family = text.replace("family: stable_diffusion_3", "family: stable_diffusion")
+    (tmp_path / "params.yaml").write_text(family, encoding="utf-8")
+    with pytest.raises(InputError, match=rf"^{place}.* cannot be written \(.*\): give this user the right"):
+        stage.main("watercolor")
+    assert (tmp_path / place).read_text() == "in the way"
+
+
+def test_captions_by_a_captioner_that_knows_little_are_said_once(project, tmp_path, capsys):
+    project()
+    for i in (0, 1):
+        (tmp_path / f"pictures/{i}.txt").unlink()
+    caption.main("watercolor")
+    notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
+    assert notes == [
+        "note: captions of 2 pictures are by models/miniature/captioner, which was trained on drawings of a small "
+        "world alone: of other pictures it may say what they do not show; read them before you train"
+    ]
+    for i in (0, 1):
+        (tmp_path / f"pictures/{i}.txt").write_text("a red house")
+    caption.main("watercolor")
+    assert "note: " not in capsys.readouterr().out

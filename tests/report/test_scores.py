@@ -72,3 +72,19 @@ def test_a_missing_file_is_named(file):
     (written() / file).unlink()
     with pytest.raises(InputError, match=f"metrics/fog/{file} is missing: run `dvc repro` first"):
         scores_table("fog")
+
+
+def test_it_says_once_what_its_networks_were_trained_on():
+    written()
+    for name, known in (("one", "drawings"), ("two", "drawings")):
+        Path(name).mkdir()
+        Path(f"{name}/README.md").write_text(f"---\ntrained_on: {known}\n---\n", encoding="utf-8")
+    lines = [line for line in scores_table("fog").splitlines() if "trained on" in line]
+    assert lines == ["  one, two were trained on drawings: of other pictures their figures say little"]
+    Path("two/README.md").write_text("---\ntrained_on: photographs\n---\n", encoding="utf-8")
+    assert sum("trained on" in line for line in scores_table("fog").splitlines()) == 2
+
+
+def test_nothing_is_said_of_networks_without_a_card():
+    written()
+    assert "trained on" not in scores_table("fog")

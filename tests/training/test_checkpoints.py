@@ -9,11 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from aclora.core.errors import InputError
 from aclora.core.files import part_of
-from aclora.training.checkpoints import Checkpoints, CheckpointsConfig
+from aclora.training.checkpoints import Checkpoints, CheckpointsConfig, room_note
 from aclora.training.loop import fit
+from tests import damage
 from tests.conftest import make_method, section
 from tests.training.test_loop import fresh, short, style  # noqa: F401, a fixture
 
@@ -73,6 +76,101 @@ def test_a_broken_checkpoint_is_passed_over_for_the_one_before(fresh, tmp_path, 
     assert kept.state[0] == 3
     assert "000004.safetensors is not a checkpoint" in capsys.readouterr().err
     assert [r["epoch"] for r in kept.history if r["event"] == "epoch"] == [1, 2, 3]
+
+
+def rewritten(change):
+    """Write a checkpoint again with other tensors or another description."""
+
+    def spoil(file):
+        with safe_open(file, "pt") as content:
+            about = json.loads(content.metadata()["about"])
+        tensors = load_file(file)
+        change(tensors, about)
+        save_file(tensors, file, {"about": json.dumps(about)})
+
+    return spoil
+
+
+def without_description(file):
+    save_file(load_file(file), file)
+
+
+def a_folder(file):
+    file.unlink()
+    file.mkdir()
+
+
+WRONG = {
+    "cut": damage.cut,
+    "emptied": damage.emptied,
+    "a folder": a_folder,
+    "no description": without_description,
+    "another shape": rewritten(lambda tensors, about: tensors.update({"state.parameter.0": torch.zeros(3, 5)})),
+    "a tensor gone": rewritten(lambda tensors, about: tensors.pop("state.parameter.0")),
+    "a moment gone": rewritten(lambda tensors, about: tensors.pop("state.optimizer.0.exp_avg")),
+    "another tensor": rewritten(lambda tensors, about: tensors.update({"state.parameter.999": torch.zeros(1)})),
+    "a value changed": rewritten(lambda tensors, about: tensors["state.parameter.0"].view(-1)[:1].add_(1e-6)),
+    "NaN": rewritten(lambda tensors, about: tensors["state.parameter.0"].fill_(torch.nan)),
+    "another epoch": rewritten(lambda tensors, about: about.update(epoch=5)),
+    "no history": rewritten(lambda tensors, about: about.pop("history")),
+    "a list": rewritten(lambda tensors, about: about.clear()),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_checkpoint_with_wrong_content_is_passed_over_and_said(fresh, tmp_path, capsys, case):  # noqa: F811
+    whole = keep(tmp_path / "whole")
+    expected = train(fresh(), whole, "aclora")
+    train(fresh(), keep(tmp_path / "kept"), "aclora", 4)
+    WRONG[case](tmp_path / "kept/000004.safetensors")
+    capsys.readouterr()
+    kept = keep(tmp_path / "kept")
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert "000004.safetensors is not a checkpoint of this training (" in said[0]
+    assert said[0].endswith("): it is passed over")
+    assert kept.state[0] == 3
+    got = train(fresh(), kept, "aclora")
+    assert all(torch.equal(a, b) for a, b in zip(expected, got, strict=True))
+    assert kept.history == whole.history
+
+
+def test_with_no_checkpoint_that_can_be_used_it_begins_anew(fresh, tmp_path, capsys):  # noqa: F811
+    expected = train(fresh(), keep(tmp_path / "whole"), "lora")
+    train(fresh(), keep(tmp_path / "kept"), "lora", 4)
+    for file in (tmp_path / "kept").glob("*.safetensors"):
+        WRONG["another shape"](file)
+    kept = keep(tmp_path / "kept")
+    assert kept.state is None
+    assert kept.history == []
+    assert capsys.readouterr().err.count("is passed over") == 2
+    got = train(fresh(), kept, "lora")
+    assert all(torch.equal(a, b) for a, b in zip(expected, got, strict=True))
+
+
+def test_a_checkpoint_of_another_training_is_passed_over(fresh, tmp_path, capsys):  # noqa: F811
+    train(fresh(), keep(tmp_path / "one"), "lora", 2)
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    assert keep(tmp_path / "two").state is None
+    assert "(it is of another)" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_other_parameters_is_passed_over(fresh, tmp_path, capsys):  # noqa: F811
+    parameters = train(fresh(), keep(tmp_path), "lora", 2)
+    config = section("checkpoints", CheckpointsConfig)
+    assert Checkpoints(tmp_path, config, "here").load(parameters).state[0] == 2
+    assert capsys.readouterr().err == ""
+    for others in (parameters[1:], [*parameters, torch.zeros(1)], [p.T for p in parameters]):
+        assert Checkpoints(tmp_path, config, "here").load(others).state is None
+        assert "its parameters have other names or shapes" in capsys.readouterr().err
+
+
+def test_a_disk_without_room_is_said_before(tmp_path):
+    assert room_note(tmp_path, [torch.zeros(10, 10)]) == ""
+    huge = [torch.zeros(1, device="meta").expand(10**12, 10**3)]
+    note = room_note(tmp_path, huge)
+    assert note.startswith(f"{tmp_path}: its disk has ")
+    assert "checkpoints need 36000000000 MB: free some" in note
 
 
 def test_another_kind_of_machine_begins_anew(fresh, tmp_path, capsys):  # noqa: F811

@@ -10,6 +10,7 @@ from PIL import Image
 from aclora.core.errors import InputError
 from aclora.core.images import to_tensor
 from aclora.training.losses import FeatureLoss, Look, load_look
+from tests import damage
 from tests.conftest import ROOT
 
 MINIATURE = ROOT / "models/miniature"
@@ -180,3 +181,10 @@ def test_an_encoder_that_cannot_be_had_names_the_knob(tmp_path):
 def test_the_knob_says_which_network_the_encoder_is(network, said):
     with pytest.raises(InputError, match=f"^{said}"):
         load_look(network, str(MINIATURE / "dino"))
+
+
+def test_an_encoder_whose_weights_are_no_numbers_is_named(tmp_path):
+    folder = shutil.copytree(MINIATURE / "dino", tmp_path / "dino")
+    damage.put(float("nan"))(folder / "model.safetensors")
+    with pytest.raises(InputError, match=r"^train.feature_encoder = '.*dino' cannot be loaded: a value of .* finite"):
+        load_look("dino", str(folder))

@@ -1,6 +1,7 @@
 """Files that are complete or absent, their digests, and JSON as every stage writes it."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -126,6 +127,28 @@ def writing(*outs: str | Path) -> Iterator[list[Path]]:
     finally:
         for part in parts:
             _remove(part)
+
+
+def require_writable(*outs: str | Path) -> None:
+    """Raise `InputError` where one of these files or folders could not be written or replaced.
+
+    Tried with an empty file beside each, before the work that is to end there. Missing folders are created.
+    """
+    for out in map(Path, outs):
+        part = part_of(out)
+        try:
+            part.parent.mkdir(parents=True, exist_ok=True)
+            part.touch()
+            part.unlink()
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise  # a stage says it in its own words
+            raise InputError(
+                f"{out} cannot be written ({error.strerror}): give this user the right to write to {out.parent}, "
+                "or move what stands in its way"
+            ) from None
+        if out.is_dir() and not out.is_symlink() and not os.access(out, os.W_OK | os.X_OK):
+            raise InputError(f"{out} cannot be replaced: give this user the right to write to it, or remove it")
 
 
 def _remove(path):

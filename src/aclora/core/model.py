@@ -17,7 +17,12 @@ from torch import Tensor, nn
 from aclora.core.config import Config
 from aclora.core.discovery import load
 from aclora.core.errors import InputError, require
+from aclora.core.hub import cached, loading
 from aclora.core.images import square, to_tensor
+from aclora.core.network_files import check_pipeline
+from aclora.core.pipeline import readers_in, readers_of, shapes_only
+from aclora.core.prompts import Reader
+from aclora.core.tensors import finite_weights
 
 LARGEST = 4  # times a model's own size: beyond it memory runs out, and pictures repeat themselves
 
@@ -78,6 +83,8 @@ class Model(abc.ABC):
     component: ClassVar[str]
     # What the names of the linear layers that get an adapter end with, at a dot.
     adapter_layers: tuple[str, ...]
+    # How many tokens of a prompt the pipeline reads, by a tokenizer's name in it, where that tokenizer says more.
+    prompt_limits: ClassVar[dict[str, int]] = {}
 
     def __init__(self, pipe: Any):
         """Freeze the pipeline's networks and put them into eval mode; the network stays where the pipeline is."""
@@ -93,7 +100,8 @@ class Model(abc.ABC):
     def load(cls, config: ModelConfig) -> Self:
         """The model that `config` names, frozen, in float32, on the CPU, its progress bars off.
 
-        Call `check_family` before the weights are read, and read them within `core.hub.loading`.
+        Call `check_family` before the weights are read, read them within `core.hub.loading`, and the networks with
+        `core.pipeline.read_networks`, which finds weights that are missing.
         Raises `InputError` if `config.name` is neither a folder nor on the hub, or is of another family.
         """
 
@@ -110,6 +118,11 @@ class Model(abc.ABC):
     def vae(self) -> Any:
         """The pipeline's autoencoder, an nn.Module."""
         return self.pipe.vae
+
+    @property
+    def readers(self) -> list[Reader]:
+        """The pipeline's tokenizers with what they read of a prompt; none after `release`. Raises `ValueError`."""
+        return readers_of(self.pipe, self.prompt_limits)
 
     @property
     def size(self) -> int:
@@ -234,7 +247,57 @@ class Model(abc.ABC):
 def load_model(config: ModelConfig) -> Model:
     """The model that `config` names, by the family that it names: a file of `models/`, or a module of one's own.
 
-    Such a module says which class it is: `MODEL = StableDiffusion`. Raises `InputError` for an unknown family, and
+    Such a module says which class it is: `MODEL = StableDiffusion`. Raises `InputError` for an unknown family, for a
+    folder that lacks something, for weights that are not finite and a tokenizer that does not belong to them, and
     whatever the family's `load` raises.
     """
-    return load("models", config.family, "model.family", "MODEL").load(config)
+    family = load("models", config.family, "model.family", "MODEL")
+    check_model(config, family)
+    model = family.load(config)
+    with loading("model.name", config.name):
+        for part, network in model.pipe.components.items():
+            if isinstance(network, nn.Module):
+                finite_weights(network, part)
+        model.readers  # noqa: B018, a tokenizer that does not fit raises
+    return model
+
+
+def check_model(config: ModelConfig, family: type[Model]) -> None:
+    """Of a folder: every part that its index lists is there and whole, and it is of the family; no weight is read.
+
+    A hub name passes. Raises `InputError`.
+    """
+    if Path(config.name).is_dir():
+        with loading("model.name", config.name):
+            index = check_pipeline(Path(config.name))
+        family.check_family(index, config)
+
+
+def check_loading(config: ModelConfig) -> Model | None:
+    """A folder's model can be loaded: its weights have the names and shapes of its configs, its scheduler and
+    tokenizers fit. None for a hub name.
+
+    Reads no values, but imports diffusers, which takes seconds. The model is without values too, for questions about
+    sizes and layers (`check_size`). Raises `InputError`.
+    """
+    if not Path(config.name).is_dir():
+        return None
+    family = load("models", config.family, "model.family", "MODEL")
+    check_model(config, family)
+    with loading("model.name", config.name), shapes_only():
+        model = family.load(config)
+        model.readers  # noqa: B018, a tokenizer that does not fit raises
+        return model
+
+
+def prompt_readers(config: ModelConfig) -> list[Reader] | None:
+    """The tokenizers of the model that `config` names, without its weights; None for one of the hub that is not here.
+
+    Raises `InputError` for a tokenizer that cannot be loaded or does not belong to its text encoder.
+    """
+    family = load("models", config.family, "model.family", "MODEL")
+    folder = Path(config.name) if Path(config.name).is_dir() else cached(config.name, config.revision)
+    if folder is None:
+        return None
+    with loading("model.name", config.name):
+        return readers_in(folder, family.prompt_limits)

@@ -77,6 +77,15 @@ def styles(file: Path | None = None) -> list[str]:
     return found
 
 
+def chosen_styles(names: list[str] | None) -> list[str]:
+    """The given styles without repetitions, for None or none all. Raises `InputError` for one that the file lacks."""
+    known = styles()
+    for name in names or ():
+        if name not in known:
+            raise InputError(f"style {name!r} is unknown; {did_you_mean(name, known)}")
+    return list(dict.fromkeys(names or known))
+
+
 def build(into: type[T], values: object, section: str, file: Path) -> T:
     """The model `into` of a mapping; its errors begin with the file and the section."""
     values = {str(key): value for key, value in _mapping(values, section, file).items()}

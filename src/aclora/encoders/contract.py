@@ -28,8 +28,9 @@ from torch import Tensor
 
 from aclora.core.discovery import load
 from aclora.core.files import sha256, write_atomically
-from aclora.core.hub import locate, quieten
-from aclora.core.tensors import finite
+from aclora.core.hub import loading, locate, quieten
+from aclora.core.network_files import check_network
+from aclora.core.tensors import finite, finite_weights
 
 OWN_FILES = {".safetensors", ".pth", ".pt", ".bin", ".json", ".txt"}  # weights, configs, vocabularies
 
@@ -68,8 +69,14 @@ class Encoder:
     def network(self):
         """The network itself, in float32 on `device`."""
         quieten()
-        network_class = self.own_class or load("encoders", self.knob, f"evaluate.{self.knob}", "ENCODER")
-        return network_class.from_pretrained(self.place).to(self.device)
+        knob = f"evaluate.{self.knob}"
+        network_class = self.own_class or load("encoders", self.knob, knob, "ENCODER")
+        with loading(knob, self.place):
+            if self.place.is_dir():
+                check_network(self.place)
+            network = network_class.from_pretrained(self.place)
+            finite_weights(network)
+            return network.to(self.device)
 
     def outputs(
         self, asks: set[str], pictures: Sequence[Image.Image], names: list[str], prompts: list[str] | None = None

@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 
 from aclora.core.config import Config
 from aclora.core.errors import InputError
+from aclora.core.hub import complete, loading, quieten
+from aclora.core.network_files import check_network, check_tokenizer, check_weights, read_object
 
 
 class CaptionsConfig(Config):
@@ -32,6 +34,18 @@ class CaptionsConfig(Config):
         return self
 
 
+def check_captioner(folder: Path) -> None:
+    """A captioner's folder is a BLIP's and its files are whole. Loads nothing. Raises `ValueError`."""
+    kind = read_object(folder / "config.json").get("model_type")
+    if kind != "blip":
+        raise ValueError(f"config.json says that it is a {kind}, must be a blip")
+    read_object(folder / "preprocessor_config.json")
+    check_network(folder)
+    check_tokenizer(folder)
+    if not (folder / "pytorch_model.bin").is_file():  # read as tensors alone
+        check_weights(folder, "model.safetensors")
+
+
 def blip(config: CaptionsConfig) -> Callable[[Image.Image], str]:
     """A captioner: BLIP (arXiv 2201.12086) from a folder or the hub, greedy, so that it repeats itself.
 
@@ -44,13 +58,15 @@ def blip(config: CaptionsConfig) -> Callable[[Image.Image], str]:
 
     name: Any = config.model
     where: Any = {"revision": config.revision} if config.revision else {}
-    try:
-        model: Any = BlipForConditionalGeneration.from_pretrained(name, dtype=torch.float32, **where).eval()
+    quieten()
+    with loading("captions.model", name):
+        if Path(name).is_dir():
+            check_captioner(Path(name))
+        model: Any = complete(
+            BlipForConditionalGeneration.from_pretrained(name, dtype=torch.float32, output_loading_info=True, **where)
+        )
         processor = BlipImageProcessorPil.from_pretrained(name, **where)
         tokenizer = AutoTokenizer.from_pretrained(name, **where)
-    except (OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise InputError(f"captions.model = {config.model!r} cannot be loaded: {first}") from None
     if len(tokenizer) < 100:
         raise InputError(
             f"captions.model = {config.model!r}: its tokenizer knows {len(tokenizer)} words; its vocab.txt is missing"

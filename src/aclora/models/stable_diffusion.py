@@ -11,6 +11,7 @@ from torch import Tensor
 from aclora.core.errors import require
 from aclora.core.hub import loading, quieten
 from aclora.core.model import Model
+from aclora.core.pipeline import read_networks
 
 
 class StableDiffusion(Model):
@@ -29,6 +30,8 @@ class StableDiffusion(Model):
         kind = self.schedule.config.prediction_type
         known = ("epsilon", "v_prediction")
         require(kind in known, "the model's prediction_type", kind, " or ".join(known))
+        steps = self.schedule.config.num_train_timesteps
+        require(steps >= 1, "the model's num_train_timesteps", steps, "at least 1 (scheduler_config.json)")
 
     @classmethod
     def load(cls, config):
@@ -42,7 +45,8 @@ class StableDiffusion(Model):
             cls.check_family(index, config)
             xl = "XL" in index.get("_class_name", "")  # which never had a checker
             checker = {} if xl else {"safety_checker": None, "requires_safety_checker": False}
-            return cls(AutoPipelineForText2Image.from_pretrained(config.name, dtype=torch.float32, **where, **checker))
+            parts: Any = checker | read_networks(config.name, config.revision, index)
+            return cls(AutoPipelineForText2Image.from_pretrained(config.name, dtype=torch.float32, **where, **parts))
 
     @torch.no_grad()
     def encode_prompts(self, prompts, size):

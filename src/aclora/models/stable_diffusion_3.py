@@ -3,7 +3,7 @@
 With σ in 0…1, x_σ = (1 − σ) x_0 + σ ε, and the velocity along this straight line is ε − x_0.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -11,12 +11,14 @@ from torch import Tensor
 from aclora.core.errors import require
 from aclora.core.hub import loading, quieten
 from aclora.core.model import Model
+from aclora.core.pipeline import read_networks
 
 
 class StableDiffusion3(Model):
     """Times are 1000 · σ, floats, as the transformer is given them; quantiles count from pure noise."""
 
     component = "transformer"
+    prompt_limits: ClassVar = {"tokenizer_3": 256}  # the pipeline's max_sequence_length
 
     def __init__(self, pipe):
         from diffusers import FlowMatchEulerDiscreteScheduler
@@ -42,8 +44,9 @@ class StableDiffusion3(Model):
             index: Any = DiffusionPipeline.load_config(config.name, **where)
             cls.check_family(index, config)
             t5 = ("text_encoder_3", "tokenizer_3")
-            absent: Any = {part: None for part in t5 if index.get(part, [None])[0] is None}
-            return cls(StableDiffusion3Pipeline.from_pretrained(config.name, dtype=torch.float32, **where, **absent))
+            parts: Any = {part: None for part in t5 if index.get(part, [None])[0] is None}
+            parts |= read_networks(config.name, config.revision, index)
+            return cls(StableDiffusion3Pipeline.from_pretrained(config.name, dtype=torch.float32, **where, **parts))
 
     def check_size(self, size):
         config = self.network.config

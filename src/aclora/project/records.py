@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from aclora.core import params
+from aclora.core import yaml_reader
 from aclora.core.adapter import read_history
 from aclora.core.errors import InputError
 from aclora.core.files import digest, read_json, read_jsonl
@@ -140,7 +140,7 @@ def lock_digest(text: str, style: str) -> str:
 
 def _entries(text):
     try:
-        found = params.parse(text)
+        found = yaml_reader.parse(text)
     except Exception as error:  # of PyYAML, which core alone imports
         raise InputError(f"{LOCK} is not YAML: {' '.join(str(error).split())[:200]}") from None
     return found.get("stages") or {} if isinstance(found, dict) else {}

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from aclora.core import params
+from aclora.core import params, yaml_reader
 from aclora.core.errors import InputError, did_you_mean
 from aclora.project import dvc, git
 from aclora.project.records import LOCK, flat
@@ -96,16 +96,16 @@ def _matters(file: str, root: Path, stages: dict[str, dict], base: str) -> bool:
     """Whether a file that differs from the commit `base` makes a difference for these stages."""
 
     def then():
-        return params.parse(git.run("show", f"{base}:./{file}", folder=root))
+        return yaml_reader.parse(git.run("show", f"{base}:./{file}", folder=root))
 
     inputs = {dep for stage in stages.values() for dep in stage["deps"]}
     try:
         if file == str(params.FILE):
-            before, now = then(), params.parse((root / file).read_text(encoding="utf-8"))
+            before, now = then(), yaml_reader.parse((root / file).read_text(encoding="utf-8"))
             keys = {key for stage in stages.values() for key in stage["params"]}
             return any(_at(before, key) != _at(now, key) for key in keys)
         if file == "dvc.yaml":
-            before, now = then(), params.parse((root / file).read_text(encoding="utf-8"))
+            before, now = then(), yaml_reader.parse((root / file).read_text(encoding="utf-8"))
             names = {name.partition("@")[0] for name in stages}
             return any(_definition(before, name) != _definition(now, name) for name in names)
     except Exception:  # one of them cannot be read

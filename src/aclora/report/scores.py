@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from aclora.core.errors import InputError
+from aclora.core.hub import trained_on
 from aclora.evaluation.evaluate import project_figures
 from aclora.metrics.contract import key_of
 from aclora.metrics.contract import scores as every_score
@@ -38,7 +39,20 @@ def scores_table(style: str, metrics: Path = Path("metrics")) -> str:
     if not reference["held_out"]:
         rewarding = [f.label.partition(",")[0] for f in known.values() if f.against == "reference"]
         lines.append(f"  the reference is the training pictures: {', '.join(rewarding)} reward copies of them")
-    encoders = ", ".join(sorted({f["encoder"] for f in figures.values()}))
-    lines.append(f"  encoders: {encoders}; what each figure means: docs/guides/judge.md")
+    encoders = sorted({f["encoder"] for f in figures.values()})
+    lines.append(f"  encoders: {', '.join(encoders)}; what each figure means: docs/guides/judge.md")
+    lines += _what_they_know([encoder.rpartition(" ")[0] for encoder in encoders])
     lines.append(f"  pictures: {folder}/contact_sheet.png · adapter: models/adapters/{style}")
     return "\n".join(lines)
+
+
+def _what_they_know(folders):
+    """A line for each thing that encoders' cards say they were trained on."""
+    known = {}
+    for folder in folders:
+        if said := trained_on(folder):
+            known.setdefault(said, []).append(Path(folder).name)
+    return [
+        f"  {', '.join(names)} were trained on {said}: of other pictures their figures say little"
+        for said, names in known.items()
+    ]

@@ -7,10 +7,13 @@ writes here changes none of its outs.
 import contextlib
 import errno
 import fcntl
+import hashlib
 import itertools
 import json
 import os
+import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +25,7 @@ from torch import Tensor
 
 from aclora.core.config import Config, MustBe
 from aclora.core.files import remove_parts, write_atomically
+from aclora.core.tensors import all_finite
 
 FOLDER = Path(".cache/training")
 KEPT = 2
@@ -69,9 +73,11 @@ class Checkpoints:
 
     def save(self, epoch: int, tensors: dict[str, Tensor], values: dict) -> None:
         """Write the checkpoint of an epoch's end; where there is no room, say so and leave the older ones."""
-        about = {"epoch": epoch, "machine": self.machine, "history": self.history, "values": values}
+        about = {"epoch": epoch, "machine": self.machine, "training": self.folder.name}
+        about |= {"history": self.history, "values": values}
         tensors = {f"state.{k}": v.detach().cpu().contiguous() for k, v in tensors.items()}
         tensors |= {f"record.{i}": v.contiguous() for i, v in enumerate(self.values)}
+        about["digest"] = _digest(tensors, about)
         try:
             content = save(tensors, {"about": json.dumps(about)})
             write_atomically(self.folder / f"{epoch:06}.safetensors", content, durable=True)
@@ -87,9 +93,13 @@ class Checkpoints:
         for old in self._files()[:-KEPT]:
             old.unlink()
 
-    def load(self) -> "Checkpoints":
-        """Set `state`, history and log to the last whole checkpoint, or to nothing where there is none."""
-        self.state = next((s for file in reversed(self._files()) if (s := self._read(file))), None)
+    def load(self, parameters: Sequence[Tensor] = ()) -> "Checkpoints":
+        """Set `state`, history and log to the last whole checkpoint, or to nothing where there is none.
+
+        A checkpoint of other parameters than these is passed over like one that is damaged.
+        """
+        found = sorted((f for f in self.folder.glob("*.safetensors") if f.stem.isdecimal()), reverse=True)
+        self.state = next((s for file in found if (s := self._read(file, parameters))), None)
         lines = "".join(json.dumps(r) + "\n" for r in self.history)
         with contextlib.suppress(OSError):
             remove_parts(self.folder)
@@ -107,23 +117,66 @@ class Checkpoints:
         return f"; the checkpoint of epoch {int(files[-1].stem)} stands: {files[-1]}" if files else ""
 
     def _files(self):
-        return sorted(self.folder.glob("*.safetensors"))
+        return sorted(f for f in self.folder.glob("*.safetensors") if f.stem.isdecimal() and f.is_file())
 
-    def _read(self, file):
+    def _read(self, file, parameters):
         try:
             with safe_open(file, "pt") as content:
-                about = json.loads(content.metadata()["about"])
+                about = json.loads((content.metadata() or {})["about"])
                 tensors = {k: content.get_tensor(k).clone() for k in content.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError, KeyError, ValueError) as error:
-            print(f"{file} is not a checkpoint ({error}): it is passed over", file=sys.stderr)
+            machine, digest = about["machine"], about.pop("digest")
+            problem = "" if machine != self.machine else self._problem(about, digest, tensors, parameters)
+        except (SafetensorError, OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
+            machine, problem = self.machine, f"{type(error).__name__}: {error}"
+        if machine != self.machine:
+            print(f"{file} is of {machine}, this is {self.machine}: it is passed over", file=sys.stderr)
             return None
-        if about["machine"] != self.machine:
-            print(f"{file} is of {about['machine']}, this is {self.machine}: it is passed over", file=sys.stderr)
+        if problem:
+            print(f"{file} is not a checkpoint of this training ({problem}): it is passed over", file=sys.stderr)
             return None
         self.history = about["history"]
         self.values = [tensors[f"record.{i}"] for i in range(sum(k.startswith("record.") for k in tensors))]
         state = {k.removeprefix("state."): v for k, v in tensors.items() if k.startswith("state.")}
         return about["epoch"], state, about["values"]
+
+    def _problem(self, about, digest, tensors, parameters):
+        """Why a file that could be read is none to go on from; empty where it is."""
+        if about["training"] != self.folder.name:
+            return "it is of another"
+        if digest != _digest(tensors, about):
+            return "its content has changed since it was written"
+        if bad := next((k for k, v in tensors.items() if v.is_floating_point() and not all_finite(v)), None):
+            return f"{bad} has a value that is not a finite number"
+        if not parameters:
+            return ""
+        shapes = {f"state.parameter.{i}": p.shape for i, p in enumerate(parameters)}
+        found = {k: v.shape for k, v in tensors.items() if k.startswith("state.parameter.")}
+        return "" if found == shapes else "its parameters have other names or shapes"
+
+
+def _digest(tensors, about):
+    """64 hex digits that stand for a checkpoint's tensors and values."""
+    sha = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    for name, values in sorted(tensors.items()):
+        sha.update(f"{name} {values.dtype} {list(values.shape)} ".encode())
+        sha.update(values.reshape(-1).view(torch.uint8).numpy())
+    return sha.hexdigest()
+
+
+def room_note(folder: Path, parameters: Sequence[Tensor]) -> str:
+    """A line about a disk that has no room for this training's checkpoints; empty where it has.
+
+    A checkpoint holds each parameter and Adam's two moments of it. Beside those that are kept there is one that is
+    being written.
+    """
+    needed = sum(p.numel() * p.element_size() for p in parameters) * 3 * (KEPT + 1)
+    free = shutil.disk_usage(folder).free
+    if free >= needed:
+        return ""
+    return (
+        f"{folder}: its disk has {free / 1e6:.0f} MB free, checkpoints need {needed / 1e6:.0f} MB: free some, or an "
+        "interrupted training begins again"
+    )
 
 
 def _free(folder: Path) -> Path:

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from aclora.core.discovery import load
 from aclora.core.errors import InputError, require
-from aclora.core.hub import locate, quieten
+from aclora.core.hub import loading, locate, quieten
 from aclora.core.model import Model
+from aclora.core.tensors import finite_weights
 
 
 class Look(nn.Module):
@@ -62,7 +63,10 @@ def load_look(network: str, name: str) -> Look:
     place = locate(knob, name, "or set train.feature_loss to 0")
     quieten()
     try:
-        return Look(kind.from_pretrained(place, knob))
+        with loading(knob, place):
+            encoder = kind.from_pretrained(place, knob)
+            finite_weights(encoder)
+            return Look(encoder)
     except InputError as error:
         raise InputError(f"{error}; name the folder of a {network}, or change train.feature_network") from None
 
