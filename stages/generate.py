@@ -8,14 +8,22 @@ from pathlib import Path
 import torch
 
 from aclora.core import params
-from aclora.core.adapter import read_about
+from aclora.core.adapter import again, read_about
 from aclora.core.errors import InputError
 from aclora.core.files import require_writable, write_jsonl, writing
 from aclora.core.model import ModelConfig, load_model
 from aclora.core.prompts import check_trigger, fit_prompts, note_of_lost
 from aclora.data.captions import prompt_notes, with_trigger
 from aclora.data.pictures import picture_files, read_squares
-from aclora.models.sampling import GenerateConfig, contact_sheet, load_adapter, nearest, read_prompts, sample
+from aclora.models.sampling import (
+    GenerateConfig,
+    check_adapter,
+    contact_sheet,
+    load_adapter,
+    nearest,
+    read_prompts,
+    sample,
+)
 from aclora.project.home import home
 
 PICTURES = Path(".cache/pictures")
@@ -31,6 +39,8 @@ def main(name: str) -> None:
     weights = folder / FILES[config.adapter]
     if config.adapter == "trained" and (folder / "adapter_config.json").exists():
         weights = folder  # in PEFT's format, where the change is no product of two factors
+    if about["layers"] and config.adapter == "trained" and not weights.exists():
+        raise InputError(f"{weights} is missing: {again(folder)}")
     if about["layers"] and not weights.exists():
         raise InputError(
             f"generate.adapter = {config.adapter!r}: {about['method']} has no {weights.name}; choose trained"
@@ -47,6 +57,8 @@ def main(name: str) -> None:
     outs = (f"data/generated/{name}", f"metrics/{name}/contact_sheet.png")
     require_writable(*outs)
     model = load_model(base_model).to("cuda" if torch.cuda.is_available() else "cpu")
+    if about["layers"]:
+        check_adapter(model, weights)  # before an hour is spent on the base's pictures
     sets = _within_limits(sets, name, style.trigger, model)
 
     def draw():

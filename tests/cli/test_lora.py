@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from aclora.cli.main import main
-from aclora.lora.export import save_diffusers, write
+from aclora.lora.export import write
 from aclora.lora.files import read
 
 LAYERS = [f"down_blocks.0.attentions.0.transformer_blocks.0.attn2.{end}" for end in ("to_q", "to_k", "to_out.0")]
@@ -149,7 +149,7 @@ def test_unusable_input_is_one_line_and_status_2(adapter, capsys, tmp_path, comm
     pair = (torch.ones(1, 4), torch.ones(4, 1))
     write(tmp_path / "narrow.safetensors", {LAYERS[0]: pair}, {}, "diffusers")
     write(tmp_path / "either.safetensors", {LAYERS[0]: adapter[LAYERS[0]]}, {}, "diffusers")
-    save_diffusers(tmp_path / "nan.safetensors", {LAYERS[0]: (pair[0] / 0, pair[1])}, {})
+    save_file({f"{LAYERS[0]}.lora_A.weight": pair[0] / 0, f"{LAYERS[0]}.lora_B.weight": pair[1]}, "nan.safetensors")
     before = sorted(tmp_path.iterdir())
     text = run(capsys, 2, *shlex.split(command))
     assert text.startswith("error: ")

@@ -48,7 +48,7 @@ def bad_file(model, place, how):
     """Write a file that cannot be loaded; what is said of it."""
     (a, b) = factors(model.network)[LAYER]
     if how == "not finite":
-        save_diffusers(place, {LAYER: (a / 0, b)}, {})
+        save_file({f"unet.{LAYER}.lora_A.weight": a / 0, f"unet.{LAYER}.lora_B.weight": b}, place)
         return "is not finite; train again with a lower learning rate"
     if how == "other widths":
         save_diffusers(place, {LAYER: (torch.ones(2, 9), b)}, {})

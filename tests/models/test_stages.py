@@ -130,6 +130,14 @@ def test_an_adapter_of_the_family_before_is_refused_by_the_stage(project, tmp_pa
     write(weights, {layer: (torch.ones(2, 32), torch.ones(32, 2))}, {}, "diffusers")
     with pytest.raises(InputError, match=rf"unet.{layer} has no place in the transformer"):
         generate.main("watercolor")
+    weights.unlink()
+    with pytest.raises(InputError, match=r"pytorch_lora_weights.safetensors is missing: `dvc checkout --force"):
+        generate.main("watercolor")
+    about = weights.with_name("adapter.json")
+    about.write_bytes(about.read_bytes()[:-9])
+    with pytest.raises(InputError, match=r"adapter.json is damaged \(line \d+\): `dvc checkout --force"):
+        generate.main("watercolor")
+    assert not (tmp_path / "data/generated/watercolor").exists()
 
 
 LONG = ", ".join(["a red house on the left and a big blue boat on the right with a yellow star in the middle"] * 2)

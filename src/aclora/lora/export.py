@@ -1,6 +1,7 @@
 """Writing LoRA factors for other programs: PEFT, diffusers, and those that read kohya's files (webui, ComfyUI)."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +51,6 @@ def write(
             "--to = 'kohya': must be diffusers or peft, for these are a transformer's layers, and kohya's names are "
             "known here for the UNets of SD 1.x, 2.x and XL alone"
         )
-    for layer, pair in factors.items():
-        if not all(m.float().isfinite().all() for m in pair):
-            raise InputError(f"nothing is written to {path}: layer {layer} is not finite in its {pair[0].dtype}")
     if base is not None:
         check_base(factors, base)
     header = {k: str(v) for k, v in header.items() if k not in _OF_THE_FILE}
@@ -70,6 +68,7 @@ def save_peft(folder: Path, factors: Factors, header: dict[str, str]) -> None:
 
     lora_alpha = rank, layer by layer, so that ΔW = B A whatever the ranks.
     """
+    _require_finite(folder, factors)
     config = scale_of_one(factors) | {
         "peft_type": "LORA",
         "base_model_name_or_path": header.get("base_model"),
@@ -102,6 +101,7 @@ def save_kohya(file: Path, factors: Factors, header: dict[str, str], base: str |
     One rank for all: alpha = rank. Mixed ranks: alpha = the largest rank for every layer and B scaled by
     rank / alpha, since diffusers (0.42) applies one alpha to all layers of such files.
     """
+    _require_finite(file, factors)
     ranks = {a.shape[0] for a, _ in factors.values()}
     alpha, tensors = max(ranks), {}
     for layer, (a, b) in factors.items():
@@ -144,6 +144,7 @@ def save_diffusers(file: Path, factors: Factors, header: dict[str, str]) -> None
     `header` goes into the file's metadata. The scale is written down as lora_alpha = rank, layer by
     layer: loaders guess it where it is missing, and have guessed wrong for mixed ranks.
     """
+    _require_finite(file, factors)
     component = component_of(factors)
     described = {f"{component}.{k}": v for k, v in scale_of_one(factors).items()}
     metadata = {"format": "pt", "lora_adapter_metadata": json.dumps(described, sort_keys=True), **header}
@@ -155,9 +156,19 @@ def save_tuner(folder: Path, config: dict, tensors: dict[str, torch.Tensor], hea
 
     For changes that are no product of two factors; `config` and `tensors` as PEFT gives them.
     """
+    _require_finite(folder, {name: (tensor,) for name, tensor in tensors.items()})
     plain = {k: sorted(v) if isinstance(v, (set, list)) else v for k, v in config.items()}
     named = {f"base_model.model.{k}": v for k, v in tensors.items()}
     _save_folder(folder, plain, named, header)
+
+
+def _require_finite(place: Path, layers: Mapping[str, tuple[Tensor, ...]]) -> None:
+    for layer, tensors in layers.items():
+        if not all(m.double().isfinite().all() for m in tensors):
+            raise InputError(
+                f"{place.name} is not written: {layer} is not finite as {tensors[0].dtype}; "
+                "lower the learning rate, or do not cut the rank"
+            )
 
 
 def _save_folder(folder, config, tensors, header):

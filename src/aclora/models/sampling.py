@@ -4,7 +4,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -16,10 +16,11 @@ from aclora.core.model import Model
 from aclora.core.reading import control_character, read_text
 from aclora.core.tensors import read_tensors
 from aclora.lora.export import named_tensors, scale_of_one
-from aclora.lora.files import read
+from aclora.lora.files import Factors, read
 from aclora.lora.names import component_of
 from aclora.lora.settings import check_tuner
 
+OTHER_BASE = "it is of another base model, or damaged: train again"
 MOST_BYTES = 1_000_000  # of a file of prompts
 LONGEST = 1000  # characters of a prompt; a model reads a few hundred
 
@@ -61,49 +62,53 @@ def read_prompts(file: Path) -> list[str]:
     return prompts
 
 
-def load_adapter(model: Model, place: Path) -> None:
-    """Put an adapter into the model's network: a LoRA file, or a folder in PEFT's format.
+def check_adapter(model: Model, place: Path) -> Factors | dict[str, torch.Tensor]:
+    """An adapter that the model's network can take: the factors of a LoRA file, the tensors of PEFT's folder.
 
     Raises `InputError` where it is damaged or not finite, where it was trained on another network (of another family,
     or with other layers), and where its settings are more than names and numbers.
     """
     if place.is_dir():
-        _load_tuner(model, place)
-        return
+        check_tuner(place)
+        tensors = read_tensors(place / "adapter_model.safetensors", OTHER_BASE)
+        return {name.removeprefix("base_model.model."): tensor for name, tensor in tensors.items()}
     found = read(place)
-    network = model.network
     if found.text_encoder:
-        raise InputError(
-            f"{place} changes text encoders too, which are not trained here: `aclora export` leaves them out"
-        )
+        raise InputError(f"{place} changes text encoders too: `aclora export --to diffusers` leaves that out")
     for layer, (a, b) in found.factors.items():
         shape = (b.shape[0], *a.shape[1:])
-        if (has := _shape(network, layer)) != shape:
+        if (has := _shape(model.network, layer)) != shape:
             fault = f"has no place in the {model.component}" if has is None else f"is {shape}, but {has} in the model"
             raise InputError(f"{place}: {component_of([layer])}.{layer} {fault}; it is of another base model")
-    network.load_lora_adapter(named_tensors(found.factors), prefix=None, metadata=scale_of_one(found.factors))
+    return found.factors
 
 
-def _load_tuner(model, place):
+def load_adapter(model: Model, place: Path) -> None:
+    """Put an adapter into the model's network: a LoRA file, or a folder in PEFT's format.
+
+    Raises `InputError` as `check_adapter` does, and where PEFT cannot load the folder.
+    """
+    found: Any = check_adapter(model, place)
+    network = model.network
+    if not place.is_dir():
+        network.load_lora_adapter(named_tensors(found), prefix=None, metadata=scale_of_one(found))
+        return
+
     from peft import PeftConfig, set_peft_model_state_dict
 
-    check_tuner(place)
-    remedy = "it is of another base model, or damaged: train again"
-    tensors = read_tensors(place / "adapter_model.safetensors", remedy)
-    bare = {name.removeprefix("base_model.model."): tensor for name, tensor in tensors.items()}
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", "Unexpected keyword", UserWarning)  # PEFT would leave them out
             config = PeftConfig.from_pretrained(str(place))
-        model.network.add_adapter(config)
-        keys = set_peft_model_state_dict(model.network, bare, adapter_name="default")
+        network.add_adapter(config)
+        keys = set_peft_model_state_dict(network, found, adapter_name="default")
     except Exception as error:  # of any kind: PEFT checks little
-        raise InputError(f"{place} cannot be loaded ({quoted(str(error).strip(), 200)}): {remedy}") from None
+        raise InputError(f"{place} cannot be loaded ({quoted(str(error).strip(), 200)}): {OTHER_BASE}") from None
     if keys.unexpected_keys:
         first = keys.unexpected_keys[0]
         raise InputError(f"{place}: {quoted(first)} has no place in the {model.component}; it is of another base model")
     if missing := [key for key in keys.missing_keys if "default" in key.split(".")]:
-        raise InputError(f"{place} lacks {missing[0]}: {remedy}")
+        raise InputError(f"{place} lacks {missing[0]}: {OTHER_BASE}")
 
 
 def _shape(network, layer):
