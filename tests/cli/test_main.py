@@ -12,7 +12,7 @@ from aclora.cli.errors import EXTRAS
 from aclora.cli.main import main
 from tests.conftest import ROOT
 
-COMMANDS = ["check", "scores", "compare", "plots", "publish", "reproduce", "inspect", "export", "resize"]
+COMMANDS = ["check", "run", "scores", "compare", "plots", "publish", "reproduce", "inspect", "export", "resize"]
 HEAVY = {
     "torch",
     "numpy",
@@ -78,6 +78,7 @@ def test_version_is_the_packages(capsys):
     [
         ("aclora ", COMMANDS),
         ("aclora ex", ["export"]),
+        ("aclora run in", ["ink"]),
         ("aclora export x --to ", ["peft", "diffusers", "kohya"]),
         ("aclora publish o", ["oil"]),
         ("aclora compare main other --style ", ["ink", "oil"]),
@@ -117,6 +118,7 @@ def test_completion_can_be_installed(tmp_path):
     ("command", "status", "error"),
     [
         ("check", 1, "params.yaml is missing: run from the project's folder"),
+        ("run", 1, "params.yaml is missing: run from the project's folder"),
         ("scores", 1, "params.yaml is missing: run from the project's folder"),
         ("compare nowhere main", 1, "'nowhere' is no folder, git revision or experiment"),
         ("publish", 2, "params.yaml is missing: run from the project's folder"),
