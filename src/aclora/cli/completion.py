@@ -10,6 +10,6 @@ def evaluated_styles(incomplete: str) -> list[str]:
 
 
 def known_styles(incomplete: str) -> list[str]:
-    """The current project's styles: those that have captions or figures, because params.yaml takes long to read."""
-    found = {f.stem for f in Path("data/captions").glob("*.jsonl")} | {f.name for f in Path("data/styles").glob("*/")}
+    """Styles of the current project: those that have been evaluated, and the folders of pictures at the usual place."""
+    found = {f.name for f in Path("data/styles").glob("*/")} | set(evaluated_styles(""))
     return sorted(style for style in found if style.startswith(incomplete))

@@ -50,7 +50,8 @@ def _of_system(error):
     file = error.filename2 or error.filename
     if error.errno is None:  # a library's own, with a text that stands for itself
         return _flat(error)
-    reason = REASONS.get(error.errno) or error.strerror or _flat(error)
+    text = error.strerror or _flat(error)
+    reason = REASONS.get(error.errno, text[:1].lower() + text[1:])
     return f"{file if file is not None else 'a file'}: {reason}"
 
 
