@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 
 from aclora.core.errors import InputError
+from aclora.core.files import part_of
 from aclora.project.home import home
 from aclora.project.records import SERIES
 
@@ -67,14 +68,26 @@ def connected(create: bool = True, **settings: str) -> Iterator:
     for noisy in ("mlflow", "alembic", "urllib3"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     try:
-        client = MlflowClient(store)
-        if own:
+        if own and not file.exists():
             with alone("tracking"):
-                client.search_experiments(max_results=1)  # creates the database if it is missing
-        yield client
+                _create(file)
+        yield MlflowClient(store)
     except (MlflowException, requests.RequestException, SQLAlchemyError, OSError) as error:
         why = " ".join(str(error).split())
         raise InputError(f"MLFLOW_TRACKING_URI = {store!r} cannot be used: {why[:200]}") from None
+
+
+def _create(file):
+    """Make the default database beside its place: one that a kill left half made never opens again."""
+    from mlflow import MlflowClient
+
+    if file.exists():  # another process was first
+        return
+    for left in file.parent.glob(f".{file.name}.*.part*"):
+        left.unlink()
+    part = part_of(file)
+    MlflowClient(f"sqlite:///{part}").search_experiments(max_results=1)
+    part.replace(file)
 
 
 def run_of(
