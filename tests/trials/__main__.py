@@ -16,6 +16,7 @@ import shutil
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is loaded: one thread a process, as many processes as cores
@@ -47,7 +48,7 @@ def trials(asked: argparse.Namespace, work: Path) -> int:
         print("a small project, run to its end …", flush=True)
         finish(finished)
     whole = outs(finished)
-    for fault in trial.warm(finished, work / "warm"):
+    for fault in trial.warm(finished, work / f"warm-{os.getpid()}" / "project"):
         print(fault)
     print(f"ready after {time.monotonic() - start:.0f} s; aclora from {Path(aclora.__file__).parent}", flush=True)
     results = []
@@ -98,7 +99,9 @@ def _try(number: int) -> Result:
         result = trial.run(case, finished, place) if isinstance(case, Case) else kills.run(case, finished, place)
         return dataclasses.replace(result, kind=kind)
     except Exception as error:  # of the trial's own: it must not end the others
-        return Result(kind, cases[number].name, [f"the trial itself failed: {type(error).__name__}: {error}"])
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        fault = f"the trial itself failed: {type(error).__name__}: {error}, {Path(where.filename).name}:{where.lineno}"
+        return Result(kind, cases[number].name, [fault])
     finally:
         shutil.rmtree(place.parent, ignore_errors=True)
 

@@ -54,7 +54,7 @@ class Result:
 
 
 def faults(case: Case, answered: Answered, limit: float) -> list[str]:
-    """What is wrong with an answer: no line, two, a traceback, a hang, the wrong status, nothing of the knob or file."""
+    """What is wrong with an answer: no line or two, a traceback, a hang, a wrong status, no word of knob or file."""
     both = f"{answered.out}\n{answered.err}"
     if answered.status is None:
         return [f"hangs: killed after {limit:.0f} s"]

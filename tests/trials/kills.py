@@ -23,14 +23,20 @@ from tests.trials.trial import environment
 
 COUNT = 100
 LIMIT = 300.0  # seconds for a whole run
+
+
+def metrics(*names: str) -> tuple[str, ...]:
+    return tuple(f"{METRICS}/{name}" for name in names)
+
+
 # Module of a stage: its name in dvc.yaml, its share of the kills, how long it takes on one idle core, its outs.
 STAGES = {
     "caption": ("caption", 8, 4.0, OUTS[:1]),
     "train": ("train-aclora", 56, 6.0, (ADAPTER,)),
-    "audit": ("restart-audit", 8, 4.0, tuple(f"{METRICS}/{n}" for n in ("audit.json", "spectra.npz", "audit", "loss.csv", "restarts.csv"))),
+    "audit": ("restart-audit", 8, 4.0, metrics("audit.json", "spectra.npz", "audit", "loss.csv", "restarts.csv")),
     "generate": ("generate", 14, 7.0, (GENERATED, f"{METRICS}/contact_sheet.png")),
-    "evaluate": ("evaluate", 14, 7.0, tuple(f"{METRICS}/{n}" for n in ("scores.json", "evaluation.json", "per_image.csv", "per_reference.csv"))),
-}  # fmt: skip
+    "evaluate": ("evaluate", 14, 7.0, metrics("scores.json", "evaluation.json", "per_image.csv", "per_reference.csv")),
+}
 SIGNALS = ("SIGKILL", "SIGKILL", "SIGTERM", "SIGINT")
 # cascade: the stage, and dvc within 50 ms of it, as where memory runs out. early: dvc before the stage has begun.
 VICTIMS = ("stage", "stage", "stage", "dvc", "dvc", "group", "group", "group", "cascade", "cascade", "early")
@@ -236,7 +242,7 @@ def session(pid: int) -> int:
 
 
 def half_written(folder: Path, whole: dict[str, str]) -> list[str]:
-    """Outs that are there, but not as a run that nobody killed makes them. A folder is there as a whole or not at all."""
+    """Outs that are not as a run that nobody killed makes them. A folder is there as a whole or not at all."""
     now = outs(folder)
     wrong = [name for name, digest in now.items() if name in whole and digest != whole[name]]
     for place in (ADAPTER, GENERATED):
@@ -249,7 +255,7 @@ def half_written(folder: Path, whole: dict[str, str]) -> list[str]:
 def different(folder: Path, whole: dict[str, str]) -> list[str]:
     now = outs(folder)
     lost, other = [n for n in whole if n not in now], [n for n in whole if n in now and now[n] != whole[n]]
-    return [f"lost: {lost[0]}"] * bool(lost) + [f"other bytes: {other[0]}"] * bool(other)
+    return [f"lost: {name}" for name in lost[:1]] + [f"other bytes: {name}" for name in other[:1]]
 
 
 def lock(tree: Tree) -> dict:

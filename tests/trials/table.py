@@ -1,4 +1,4 @@
-"""docs/results/trials.md: what was tried, how many, what held. No dates and no times: the same trials, the same page."""
+"""docs/results/trials.md: what was tried, how many, what held. No dates and no times."""
 
 import platform
 from collections.abc import Sequence

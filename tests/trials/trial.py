@@ -150,8 +150,7 @@ def started(command: tuple[str, ...], folder: Path, limit: float) -> Answered:
 
 def warm(finished: Path, work: Path) -> list[str]:
     """Import here what the commands import in a child, so that no later child has to; the good project's faults."""
-    found = []
-    names = work.with_name("modules")
+    found, names = [], work.with_name("modules")
     adapter = f"models/adapters/{STYLE}/pytorch_lora_weights.safetensors"
     for command in (("aclora", "check"), ("aclora", "inspect", adapter), ("stages.train", STYLE)):
         copied(finished, work)
@@ -164,7 +163,7 @@ def warm(finished: Path, work: Path) -> list[str]:
         for name in names.read_text().split():
             with contextlib.suppress(Exception):
                 importlib.import_module(name)
-    shutil.rmtree(work)
+    shutil.rmtree(work.parent)
     return found
 
 

@@ -90,6 +90,7 @@ TEXTS = (
     "lora",
     "data",
 )
+ENDINGS = ("gif", "tif", "TXT", "PNG", "jpg", "webp", "heic", "caption", "bak", "")
 SHOWN = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
@@ -185,7 +186,7 @@ def file_case(number: int, seed: int) -> Case:
             stem, dot, end = name.rpartition(".")
             new = {
                 "rename": f"{letters(rng).replace('/', '_').replace(chr(0), '')}{dot}{end}",
-                "ending": f"{stem}.{rng.choice(('gif', 'tif', 'TXT', 'PNG', 'jpg', 'webp', 'heic', 'caption', 'bak', ''))}",
+                "ending": f"{stem}.{rng.choice(ENDINGS)}",
                 "double": f"{stem} copy{dot}{end}",
             }[how]
             (tree.copy if how == "double" else tree.rename)(place, f"{PICTURES}/{new}")

@@ -24,9 +24,35 @@ CODE = {
     "that prints an escape": "print('\\x1b[31mred')\nraise RuntimeError('\\x1b[31mred')",
 }
 CONSTANTS = {"evaluate.figures": "FIGURES", "method": "METHOD", "model.family": "MODEL"}
-NAMES = ("nowhere", "nowhere.at.all", ".mine", "mine.", "mine..mine", "mine/mine", "os", "os.path", "json", "tests", "a b", "-m", "''", "' '",
-         "__main__", "builtins", "aclora", "aclora.metrics.kid", "aclora.core.errors", "stages.train", "\"a\\0b\"", "\"a\\nb\"", "../mine", "mine.py",
-         f"\"mine; touch {TOUCHED}\"", "x" * 300, "antigravity.this")  # fmt: skip
+NAMES = (
+    "nowhere",
+    "nowhere.at.all",
+    ".mine",
+    "mine.",
+    "mine..mine",
+    "mine/mine",
+    "os",
+    "os.path",
+    "json",
+    "tests",
+    "a b",
+    "-m",
+    "''",
+    "' '",
+    "__main__",
+    "builtins",
+    "aclora",
+    "aclora.metrics.kid",
+    "aclora.core.errors",
+    "stages.train",
+    '"a\\0b"',
+    '"a\\nb"',
+    "../mine",
+    "mine.py",
+    f'"mine; touch {TOUCHED}"',
+    "x" * 300,
+    "antigravity.this",
+)
 VALUES = ("None", "7", "'text'", "[]", "[7]", "['kid']", "object", "object()", "lambda: 1", "int", "[None]")
 
 

@@ -15,10 +15,16 @@ KIND = "networks"
 MODELS = "models/miniature"
 PIPELINE = f"{MODELS}/pipeline"
 NEEDED = (
-    "model_index.json", "unet/config.json", "unet/diffusion_pytorch_model.safetensors", "vae/config.json",
-    "vae/diffusion_pytorch_model.safetensors", "text_encoder/config.json", "text_encoder/model.safetensors",
-    "tokenizer/tokenizer.json", "scheduler/scheduler_config.json",
-)  # fmt: skip
+    "model_index.json",
+    "unet/config.json",
+    "unet/diffusion_pytorch_model.safetensors",
+    "vae/config.json",
+    "vae/diffusion_pytorch_model.safetensors",
+    "text_encoder/config.json",
+    "text_encoder/model.safetensors",
+    "tokenizer/tokenizer.json",
+    "scheduler/scheduler_config.json",
+)
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 ENCODERS = {"clip": "clip", "dino": "dino", "image_reward": "reward", "judge": "judge"}
 BESIDE = {
@@ -122,20 +128,32 @@ def base_model() -> Iterator[Case]:
             ("binary", b"\xff\xfe\0"),
             ("{}", b"{}"),
         ):
-            spoil = (lambda tree, name=name: tree.cut(f"{PIPELINE}/{name}")) if content is None else (
-                lambda tree, name=name, content=content: tree.write(f"{PIPELINE}/{name}", content))  # fmt: skip
+            spoil = (
+                (lambda tree, name=name: tree.cut(f"{PIPELINE}/{name}"))
+                if content is None
+                else (lambda tree, name=name, content=content: tree.write(f"{PIPELINE}/{name}", content))
+            )
             # a scheduler without settings has its class's own
             answer = "sound" if (what, name) == ("{}", NEEDED[-1]) else "error"
             yield Case(f"{name} is {what}", spoil, r"model\.name|" + name.split("/")[0], answer)
-    for what, part, entry in (("of a class that is none", "unet", ["diffusers", "NoSuchNet"]), ("of os.system", "unet", ["os", "system"]),
-                              ("of another class", "vae", ["diffusers", "UNet2DModel"]), ("null", "vae", None), ("a number", "unet", 7)):  # fmt: skip
+    for what, part, entry in (
+        ("of a class that is none", "unet", ["diffusers", "NoSuchNet"]),
+        ("of os.system", "unet", ["os", "system"]),
+        ("of another class", "vae", ["diffusers", "UNet2DModel"]),
+        ("null", "vae", None),
+        ("a number", "unet", 7),
+    ):
         yield Case(
             f"the index lists a {part} {what}",
             lambda tree, part=part, entry=entry: listed(tree, part, entry),
             r"model\.name",
         )
-    for what, key, value in (("another prediction", "prediction_type", "nothing"), ("no steps", "num_train_timesteps", 0),
-                             ("steps in words", "num_train_timesteps", "many"), ("a beta of NaN", "beta_start", float("nan"))):  # fmt: skip
+    for what, key, value in (
+        ("another prediction", "prediction_type", "nothing"),
+        ("no steps", "num_train_timesteps", 0),
+        ("steps in words", "num_train_timesteps", "many"),
+        ("a beta of NaN", "beta_start", float("nan")),
+    ):
         file = f"{PIPELINE}/scheduler/scheduler_config.json"
         yield Case(
             f"a scheduler with {what}",
@@ -197,6 +215,20 @@ def knobs() -> Iterator[Case]:
             knob,
         )
     for knob in ("evaluate.clip", "captions.model", "model.name"):
-        for value in ("''", '"a\\0b"', "nothing", "./nothing", "owner/name", "owner/name@", "owner/name@main", "a/b/c@d", "../x@y",
-                      "-x/-y@z", "x" * 5000, "/dev/null", "https://huggingface.co/a/b", "owner/na me@abc"):  # fmt: skip
+        for value in (
+            "''",
+            '"a\\0b"',
+            "nothing",
+            "./nothing",
+            "owner/name",
+            "owner/name@",
+            "owner/name@main",
+            "a/b/c@d",
+            "../x@y",
+            "-x/-y@z",
+            "x" * 5000,
+            "/dev/null",
+            "https://huggingface.co/a/b",
+            "owner/na me@abc",
+        ):
             yield Case(f"{knob}: {value[:30]}", lambda tree, knob=knob, value=value: tree.knob(knob, value), knob)

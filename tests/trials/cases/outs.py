@@ -75,9 +75,14 @@ def texts() -> Iterator[Case]:
 
         return spoil
 
-    for name, change in (("a picture that is gone", lambda r: r[0].update(file="99.png")), ("a picture outside", lambda r: r[0].update(file="../../../etc/passwd")),
-                         ("another digest", lambda r: r[0].update(sha256="0" * 64)), ("a number for a text", lambda r: r[0].update(text=7)),
-                         ("a line less", lambda r: r.pop()), ("a line twice", lambda r: r.append(dict(r[0])))):  # fmt: skip
+    for name, change in (
+        ("a picture that is gone", lambda r: r[0].update(file="99.png")),
+        ("a picture outside", lambda r: r[0].update(file="../../../etc/passwd")),
+        ("another digest", lambda r: r[0].update(sha256="0" * 64)),
+        ("a number for a text", lambda r: r[0].update(text=7)),
+        ("a line less", lambda r: r.pop()),
+        ("a line twice", lambda r: r.append(dict(r[0]))),
+    ):
         answer = "sound" if "line" in name else "error"
         yield Case(
             f"train: the captions name {name}",
@@ -87,8 +92,12 @@ def texts() -> Iterator[Case]:
             stage("train"),
         )
     prompts = f"{GENERATED}/prompts.jsonl"
-    for name, change in (("a picture that is gone", lambda r: r[0].update(file="9999.png")), ("a number for a file", lambda r: r[0].update(file=7)),
-                         ("no prompt", lambda r: r[0].pop("prompt")), ("a folder above", lambda r: r[0].update(file="../../x.png"))):  # fmt: skip
+    for name, change in (
+        ("a picture that is gone", lambda r: r[0].update(file="9999.png")),
+        ("a number for a file", lambda r: r[0].update(file=7)),
+        ("no prompt", lambda r: r[0].pop("prompt")),
+        ("a folder above", lambda r: r[0].update(file="../../x.png")),
+    ):
         yield Case(
             f"evaluate: the prompts name {name}",
             changed(prompts, change),
@@ -96,8 +105,11 @@ def texts() -> Iterator[Case]:
             command=stage("evaluate"),
         )
     about = f"{ADAPTER}/adapter.json"
-    for name, reader, text in (("no layers", "audit", '{"method": "aclora"}'), ("layers of no network", "generate", '{"method": "aclora", "layers": ["x"], "size": 64, "pictures": 12}'),
-                               ("a size in words", "generate", '{"method": "aclora", "layers": ["x"], "size": "many", "pictures": 12}')):  # fmt: skip
+    for name, reader, text in (
+        ("no layers", "audit", '{"method": "aclora"}'),
+        ("layers of no network", "generate", '{"method": "aclora", "layers": ["x"], "size": 64, "pictures": 12}'),
+        ("a size in words", "generate", '{"method": "aclora", "layers": ["x"], "size": "many", "pictures": 12}'),
+    ):
         answer = "sound" if "of no" in name else "error"
         yield Case(
             f"{reader}: adapter.json with {name}",
@@ -210,8 +222,11 @@ def reports() -> Iterator[Case]:
                 ("binary", b"\xff\xfe\0\n"),
                 ("null", b"null\n"),
             ):
-                spoil = (lambda tree, name=name: tree.cut(f"{METRICS}/{name}")) if content is None else (
-                    lambda tree, name=name, content=content: tree.write(f"{METRICS}/{name}", content))  # fmt: skip
+                spoil = (
+                    (lambda tree, name=name: tree.cut(f"{METRICS}/{name}"))
+                    if content is None
+                    else (lambda tree, name=name, content=content: tree.write(f"{METRICS}/{name}", content))
+                )
                 # a table that a comparison need not read
                 answer = "sound" if name == "per_reference.csv" else "error"
                 yield Case(f"{command[1]}: {name} is {what}", spoil, name.split(".")[0], answer, command)

@@ -90,10 +90,20 @@ def files() -> Iterator[Case]:
         yield Case(f"13.{ends}, a good {kind}", added(f"13.{ends}", content), rf"13 pictures|13\.{ends}", "said")
     yield Case("two pictures with one caption", added("01.jpg", picture(kind="JPEG"), False), r"01\.(jpg|png)", "said")
     for name, shown in {
-        "a\nb.png": "a line break", "\x1b[31m.png": "an escape", "-rf.png": "a dash first", "x" * 240 + ".png": "240 letters",
-        "a b.png": "a space", "é.png": "an accent", "a'b\".png": "quotes", "a;b$(c).png": "shell signs", " .png": "blank",
-        "\udcff.png": "bytes that are no UTF-8", "13.png.png": "png twice", "$HOME.png": "a dollar", "\u202egnp.png": "a reversal",
-    }.items():  # fmt: skip
+        "a\nb.png": "a line break",
+        "\x1b[31m.png": "an escape",
+        "-rf.png": "a dash first",
+        "x" * 240 + ".png": "240 letters",
+        "a b.png": "a space",
+        "é.png": "an accent",
+        "a'b\".png": "quotes",
+        "a;b$(c).png": "shell signs",
+        " .png": "blank",
+        "\udcff.png": "bytes that are no UTF-8",
+        "13.png.png": "png twice",
+        "$HOME.png": "a dollar",
+        "\u202egnp.png": "a reversal",
+    }.items():
         yield Case(f"a name with {shown}", added(name, picture()), "", "sound")
     for name in ("._01.png", ".DS_Store", "Thumbs.db", ".gitignore", "desktop.ini", "@eaDir/01.png"):
         yield Case(f"{name} of another system", added(name, b"\0\5\x16\7\0\2\0\0Mac OS X", False), "", "sound")
@@ -129,10 +139,22 @@ def contents() -> Iterator[Case]:
 
 def makes() -> Iterator[Case]:
     gradient = Image.linear_gradient("L").resize((64, 64))
-    for mode, kind, ends in (("1", "PNG", "png"), ("L", "PNG", "png"), ("LA", "PNG", "png"), ("P", "PNG", "png"),
-                             ("RGBA", "PNG", "png"), ("I;16", "PNG", "png"), ("CMYK", "JPEG", "jpg"), ("L", "JPEG", "jpg"),
-                             ("YCbCr", "JPEG", "jpg"), ("F", "TIFF", "tif"), ("I", "TIFF", "tif"), ("LAB", "TIFF", "tif"),
-                             ("CMYK", "TIFF", "tif"), ("RGBA", "WEBP", "webp")):  # fmt: skip
+    for mode, kind, ends in (
+        ("1", "PNG", "png"),
+        ("L", "PNG", "png"),
+        ("LA", "PNG", "png"),
+        ("P", "PNG", "png"),
+        ("RGBA", "PNG", "png"),
+        ("I;16", "PNG", "png"),
+        ("CMYK", "JPEG", "jpg"),
+        ("L", "JPEG", "jpg"),
+        ("YCbCr", "JPEG", "jpg"),
+        ("F", "TIFF", "tif"),
+        ("I", "TIFF", "tif"),
+        ("LAB", "TIFF", "tif"),
+        ("CMYK", "TIFF", "tif"),
+        ("RGBA", "WEBP", "webp"),
+    ):
         source = gradient if mode != "LAB" else rgb_to_lab(gradient)
         out = BytesIO()
         (source if mode == "LAB" else source.convert("I").convert(mode) if ";" in mode else source.convert(mode)).save(
@@ -166,8 +188,20 @@ def rgb_to_lab(image):
 
 def reference() -> Iterator[Case]:
     knob = f"styles.{STYLE}.reference"
-    for value in (*STRANGE, LONG, "data/nowhere", "data/prompts.txt", "data", "data/captions", "miniature", "miniature/nothing",
-                  "src/aclora", "stages", "models/miniature/clip", "miniature/drawing/world.py"):  # fmt: skip
+    for value in (
+        *STRANGE,
+        LONG,
+        "data/nowhere",
+        "data/prompts.txt",
+        "data",
+        "data/captions",
+        "miniature",
+        "miniature/nothing",
+        "src/aclora",
+        "stages",
+        "models/miniature/clip",
+        "miniature/drawing/world.py",
+    ):
         spoil = lambda tree, value=value: tree.knob(knob, value)  # noqa: E731
         yield Case(f"reference: {value[:30]}", spoil, r"reference|folder|" + value[:20].strip("'\""))
     for name, content in (("no PNG", b"no"), ("an empty file", b""), ("a cut PNG", picture(size=(256, 256))[:300])):

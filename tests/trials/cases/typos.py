@@ -23,7 +23,7 @@ FIXED = {
         "checkpoints.every: null",
         "model.family: flux",
         "method: lroa",
-    ),  # fmt: skip
+    ),
     yaml_file: ("styles: {}", "tabs for indentation", "a value that holds itself", "train.epochs: 3 twice"),
     names: ("1 without quotes",),
     pictures: ("the folder is missing", "a named pipe", "30000 × 30000 pixels"),

@@ -140,9 +140,19 @@ def sections() -> Iterator[Case]:
             ("\nbase: {}", f"\nbase: {{{knob}}}") if section == "base" else (f"\n{section}:", f"\n{section}:\n  {knob}")
         )
         yield replaced(f"misspelt {section}.{name}", *text, name)
-    for section, name in (("train", "epochs"), ("model", "revision"), ("evaluate", "clip"), ("generate", "seed"),
-                          ("aclora", "alpha"), ("captions", "model"), ("audit", "strict"), ("data", "share"),
-                          ("checkpoints", "every"), (f"styles.{STYLE}", "trigger"), (f"styles.{STYLE}", "reference")):  # fmt: skip
+    for section, name in (
+        ("train", "epochs"),
+        ("model", "revision"),
+        ("evaluate", "clip"),
+        ("generate", "seed"),
+        ("aclora", "alpha"),
+        ("captions", "model"),
+        ("audit", "strict"),
+        ("data", "share"),
+        ("checkpoints", "every"),
+        (f"styles.{STYLE}", "trigger"),
+        (f"styles.{STYLE}", "reference"),
+    ):
         full = f"{section}.{name}"
         yield Case(f"{full} is missing", lambda tree, full=full: tree.knob(full, None), name)
 
