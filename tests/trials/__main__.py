@@ -47,14 +47,18 @@ def trials(asked: argparse.Namespace, work: Path) -> int:
     if not finished.is_dir():
         print("a small project, run to its end …", flush=True)
         finish(finished)
-    whole = outs(finished)
+    whole = outs(finished, ["."])
     for fault in trial.warm(finished, work / f"warm-{os.getpid()}" / "project"):
         print(fault)
-    print(f"ready after {time.monotonic() - start:.0f} s; aclora from {Path(aclora.__file__).parent}", flush=True)
+    trial.measure_pace(finished, work / f"pace-{os.getpid()}" / "project")
+    print(
+        f"ready after {time.monotonic() - start:.0f} s, pace {trial.pace():.1f}; {Path(aclora.__file__).parent}",
+        flush=True,
+    )
     results = []
     for kind, cases in kinds.chosen(asked.seed, asked.all, asked.only, asked.case).items():
         results += tried(kind, cases, finished, work, asked.jobs, bool(asked.case))
-    if outs(finished) != whole:
+    if outs(finished, ["."]) != whole:
         sys.exit("the finished project was changed by a trial: a fault of these trials")
     if not (asked.only or asked.case or asked.all):
         table.write(results, asked.seed)

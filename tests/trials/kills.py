@@ -19,7 +19,7 @@ import yaml
 
 from tests.trials.case import Result
 from tests.trials.tree import ADAPTER, GENERATED, LOCK, METRICS, OUTS, STYLE, Tree, copied, left_over, outs
-from tests.trials.trial import environment
+from tests.trials.trial import pace, started
 
 COUNT = 100
 LIMIT = 300.0  # seconds for a whole run
@@ -76,7 +76,8 @@ def chains(seed: int) -> list[Chain]:
 
 def kill(rng: random.Random) -> Kill:
     victim = rng.choice(VICTIMS)
-    chosen = "SIGKILL" if victim == "cascade" else rng.choice(SIGNALS)
+    # a dvc whose stage runs takes no notice of SIGINT: Ctrl-C reaches the whole group
+    chosen = rng.choice({"cascade": SIGNALS[:1], "dvc": SIGNALS[:-1], "early": SIGNALS[:-1]}.get(victim, SIGNALS))
     return Kill(victim, chosen, rng.random(), rng.random() < 0.5)
 
 
@@ -123,21 +124,13 @@ def forget(tree: Tree, stage: str) -> None:
         shutil.rmtree(tree.folder / ".cache", ignore_errors=True)  # what encoders made: else nothing takes time
 
 
-def started(tree: Tree, command: tuple[str, ...]) -> subprocess.Popen:
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "stdin": subprocess.DEVNULL}
-    env = environment(tree.folder)
-    return subprocess.Popen(
-        command, cwd=tree.folder, env=env, start_new_session=True, text=True, errors="replace", **pipes
-    )
-
-
 def again(tree: Tree, chain: Chain) -> subprocess.Popen:
     """The run that must succeed: `aclora run`, which mends what a kill left, or what README says to do by hand."""
     if front():
-        return started(tree, ("aclora", "run"))
+        return started(tree.folder, ("aclora", "run"))
     if not readable(tree.folder / LOCK):
         tree.remove(LOCK)
-    return started(tree, ("dvc", "repro"))
+    return started(tree.folder, ("dvc", "repro"))
 
 
 def front() -> bool:
@@ -150,43 +143,55 @@ def front() -> bool:
 
 
 def killed(tree: Tree, chain: Chain, one: Kill, faults: list[str]) -> str:
-    """Start the run, kill it, and return what it printed; a run that ends before that is started again."""
-    if not readable(tree.folder / LOCK) and not front():
-        tree.remove(LOCK)
-    process = started(tree, ("aclora", "run") if chain.front and front() else ("dvc", "repro"))
-    stage = None
-    if one.victim == "early":
-        wait(process, one.share * 1.5)
+    """Start the run, kill it, and return what it printed. One that was faster runs again and is killed sooner."""
+    for tries in range(8):
+        if not readable(tree.folder / LOCK) and not front():
+            tree.remove(LOCK)
+        process = started(tree.folder, ("aclora", "run") if chain.front and front() else ("dvc", "repro"))
+        early = one.victim == "early"
+        stage = None if early else await_stage(process, chain.stage)
+        seconds = 1.5 if early else STAGES[chain.stage][2] * pace()
+        wait(process, one.share * seconds / 2**tries)
+        for victim in victims(process, stage, one.victim):
+            send(process, victim, getattr(signal, one.signal))
+            if one.victim == "cascade":
+                time.sleep(chain.gap)
+        output = printed(process, one, faults)
+        if one.patient or one.victim not in ("dvc", "early"):
+            await_session(process.pid)
+        if process.returncode:
+            break
+        if f"{STAGES[chain.stage][0]}@{STYLE}" in lock(tree)["stages"]:
+            forget(tree, chain.stage)
     else:
-        stage = await_stage(process, chain.stage)
-        wait(process, one.share * STAGES[chain.stage][2])
-    ended = process.poll() is not None
-    for victim in victims(process, stage, one.victim):
-        with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
-            os.killpg(process.pid, getattr(signal, one.signal)) if victim is None else victim.send_signal(
-                getattr(signal, one.signal)
-            )
-        if one.victim == "cascade":
-            time.sleep(chain.gap)
+        faults.append(f"{one}: the run ends as if nothing had been")
+    if "Traceback" in output and one.signal == "SIGINT" and not early:
+        faults.append(f"{one}: a traceback of {len(output.splitlines())} lines: {last(output)}")
+    return f"--- {one}: exit status {process.returncode}\n{output}"
+
+
+def send(process: subprocess.Popen, victim: psutil.Process | None, number: int) -> None:
+    """A signal to one process, or with None to the whole group; nothing where it has ended."""
+    with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
+        if victim is None:
+            os.killpg(process.pid, number)
+        else:
+            victim.send_signal(number)
+
+
+def printed(process: subprocess.Popen, one: Kill, faults: list[str]) -> str:
+    """What the run printed until it ended."""
     try:
-        output = process.communicate(timeout=LIMIT)[0] if one.victim != "dvc" else drained(process, one)
+        if one.victim in ("dvc", "early"):
+            return drained(process)
+        return process.communicate(timeout=LIMIT)[0]
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
-        output = process.communicate()[0]
         faults.append(f"{one}: does not end")
-    if one.patient or one.victim != "dvc":
-        await_session(process.pid)
-    if ended:
-        if process.returncode:
-            faults.append(f"ends with {process.returncode} before {one}: {last(output)}")
-        elif f"{STAGES[chain.stage][0]}@{STYLE}" in lock(tree)["stages"]:
-            forget(tree, chain.stage)
-    if "Traceback" in output and one.signal == "SIGINT" and one.victim != "early":
-        faults.append(f"{one}: a traceback of {len(output.splitlines())} lines: {last(output)}")
-    return f"--- {one}{' (it had ended)' * ended}\n{output}"
+        return process.communicate()[0]
 
 
-def drained(process: subprocess.Popen, one: Kill) -> str:
+def drained(process: subprocess.Popen) -> str:
     """What dvc printed; what it leaves alone keeps the pipe open, so it is not waited for."""
     process.wait(timeout=LIMIT)
     os.set_blocking(process.stdout.fileno(), False)
@@ -216,8 +221,8 @@ def find(process: subprocess.Popen, *words: str) -> psutil.Process | None:
     with contextlib.suppress(psutil.Error):
         for child in reversed([psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]):
             with contextlib.suppress(psutil.Error):
-                line = " ".join(child.cmdline())
-                if all(word in line for word in words) and not line.startswith(("sh ", "/bin/sh")):
+                line, shell = " ".join(child.cmdline()), child.name() in ("sh", "bash", "dash", "zsh")
+                if all(word in line for word in words) and not shell:
                     return child
     return None
 

@@ -4,6 +4,7 @@ import hashlib
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.pipeline.conftest import copy
@@ -18,6 +19,7 @@ LOCK = ".dvc/tmp/rwlock"
 TOUCHED = "touched-by-injection"  # the file that an injected command would make
 # What no command of a trial reads.
 UNREAD = ("tests", "docs", "bench", "deploy", "examples")
+# What a command may write into where it stands; all other files are shared with the finished project.
 WRITTEN_IN_PLACE = (
     ".git/index",
     ".git/config",
@@ -131,7 +133,7 @@ def copied(finished: Path, folder: Path) -> Tree:
     shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     subprocess.run(["cp", "-al", finished, folder], check=True)
-    for name in WRITTEN_IN_PLACE:
+    for name in (*WRITTEN_IN_PLACE, *OUTS):
         for file in [place, *place.rglob("*")] if (place := folder / name).exists() else []:
             if file.is_file():
                 content = file.read_bytes()
@@ -142,10 +144,10 @@ def copied(finished: Path, folder: Path) -> Tree:
     return Tree(folder)
 
 
-def outs(folder: Path) -> dict[str, str]:
-    """The digest of every file below the outs; of a link or a special file its kind."""
+def outs(folder: Path, places: Sequence[str] = OUTS) -> dict[str, str]:
+    """The digest of every file below some places, the outs unless others are named."""
     found = {}
-    for out in OUTS:
+    for out in places:
         place = folder / out
         for file in sorted([place, *place.rglob("*")]):
             if file.is_file():

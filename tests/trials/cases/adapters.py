@@ -20,7 +20,7 @@ KOHYA = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
 FILE = "stranger.safetensors"
 INSPECT = ("aclora", "inspect", FILE)
 EXPORT = ("aclora", "export", FILE, "--to", "peft", "--out", "made")
-RESIZE = ("aclora", "resize", FILE, "--out", "made.safetensors", "--rank", "2")
+RESIZE = ("aclora", "resize", FILE, "--out", "made.safetensors", "--rank", "2", "--base", "sd15")
 
 
 def pair(rank: int = 4, wide: int = 64, tall: int = 64, dtype=torch.float32) -> tuple[torch.Tensor, torch.Tensor]:
@@ -114,7 +114,7 @@ def shapes() -> Iterator[Case]:
     yield from tensors("no LoRA", {"weight": a})
     yield from tensors("a whole checkpoint", {"model.diffusion_model.input_blocks.0.0.weight": a})
     yield from tensors("factors that do not fit", factors(a, pair(5)[1]))
-    yield from tensors("factors exchanged", factors(b, a))
+    yield from tensors("factors exchanged", factors(b, a), None, "stranger|base", "sound")
     yield from tensors("rank 0", factors(torch.ones(0, 64), torch.ones(64, 0)))
     yield from tensors("k = 0", factors(torch.ones(4, 0), b))
     yield from tensors("d = 0", factors(a, torch.ones(0, 4)))
@@ -143,14 +143,14 @@ def shapes() -> Iterator[Case]:
         ("complex", torch.tensor(1j)),
         ("true", torch.tensor(True)),
     ):
-        yield from tensors(f"an alpha {shown}", kohya(a, b, alpha))
+        yield from tensors(f"an alpha {shown}", kohya(a, b, alpha), None, "stranger|base")
     for shown, alpha in (
         ("of 0", torch.tensor(0.0)),
         ("below 0", torch.tensor(-4.0)),
         ("of 1e38", torch.tensor(1e38)),
         ("of one element", torch.ones(1)),
     ):
-        yield from tensors(f"an alpha {shown}", kohya(a, b, alpha), None, "stranger|finite", "sound")
+        yield from tensors(f"an alpha {shown}", kohya(a, b, alpha), None, "stranger|finite|base", "sound")
     yield from tensors("an empty name of a layer", {".lora_A.weight": a, ".lora_B.weight": b})
     yield from tensors("dots for a layer", factors(a, b, "unet....."), None, "stranger", "sound")
     yield from tensors(

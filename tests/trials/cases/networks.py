@@ -231,4 +231,5 @@ def knobs() -> Iterator[Case]:
             "https://huggingface.co/a/b",
             "owner/na me@abc",
         ):
-            yield Case(f"{knob}: {value[:30]}", lambda tree, knob=knob, value=value: tree.knob(knob, value), knob)
+            section = knob.partition(".")[0]
+            yield Case(f"{knob}: {value[:30]}", lambda tree, knob=knob, value=value: tree.knob(knob, value), section)
