@@ -11,7 +11,7 @@ PREFECT_PORT ?=
 MLFLOW_PORT ?=
 WORKERS ?= 1
 
-.PHONY: repro check test test-slow lint docs ui miniature miniature-card bench server server-stop tools
+.PHONY: repro check test test-slow trials lint docs ui miniature miniature-card bench server server-stop tools
 
 repro: $(READY)
 	@aclora run
@@ -31,6 +31,11 @@ test: lint
 
 test-slow: $(READY)
 	$(PYTEST) -m slow
+
+# Bad inputs and kills, drawn from SEED; writes docs/results/trials.md. Fifteen minutes on two idle cores.
+SEED ?= 0
+trials: $(READY)
+	PYTHONDONTWRITEBYTECODE= python -m tests.trials --seed $(SEED)
 
 lint: $(READY)
 	ruff check . && ruff format --check .
