@@ -6,15 +6,15 @@ VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 READY := $(VENV)/.ready
 
-PREFECT_PORT ?= 4200
-MLFLOW_PORT ?= 5000
+# Ports of `make server` and `make ui`; without them 4200 and 5000, or where a server runs already.
+PREFECT_PORT ?=
+MLFLOW_PORT ?=
 WORKERS ?= 1
 
-.PHONY: repro check test test-slow lint docs ui miniature miniature-card bench server server-stop tools
+.PHONY: repro check test test-slow trials lint docs ui miniature miniature-card bench server server-stop tools
 
 repro: $(READY)
-	dvc repro
-	@aclora scores
+	@aclora run
 
 # Two test processes of one thread each use two cores better than one process of two threads. Tests of one file stay
 # together, because they share what they set up. Byte code is kept even where the environment says otherwise: the tests
@@ -32,6 +32,11 @@ test: lint
 test-slow: $(READY)
 	$(PYTEST) -m slow
 
+# Bad inputs and kills, drawn from SEED; writes docs/results/trials.md. Fifteen minutes on two idle cores.
+SEED ?= 0
+trials: $(READY)
+	PYTHONDONTWRITEBYTECODE= python -m tests.trials --seed $(SEED)
+
 lint: $(READY)
 	ruff check . && ruff format --check .
 	basedpyright
@@ -46,11 +51,8 @@ docs: $(READY)
 	@echo "site/html/index.html; with search: python -m http.server --bind 127.0.0.1 --directory site/html"
 
 # MLflow's pages of the runs that `aclora publish` put into the project's own store.
-ui: export MLFLOW_DISABLE_TELEMETRY = true
-ui: export MLFLOW_SERVER_ENABLE_JOB_EXECUTION = false
 ui: $(READY)
-	@echo "http://127.0.0.1:5000"
-	mlflow ui --backend-store-uri "sqlite:///$(CURDIR)/mlflow.db" --workers 1 --port 5000
+	@python -m flows.server ui $(addprefix --port=,$(MLFLOW_PORT))
 
 # glibc returns large blocks to the system and fetches them again at every step; keeping them saves a tenth or more.
 miniature: export MALLOC_MMAP_THRESHOLD_ = 4294967296
@@ -70,9 +72,11 @@ bench: $(READY)
 	python -m bench.sigma
 	python -m bench.tracking
 	python -m bench.flow
+	python -m bench.shared
 
 server: $(READY)
-	@python -m flows.server start --prefect-port $(PREFECT_PORT) --mlflow-port $(MLFLOW_PORT) --workers $(WORKERS)
+	@python -m flows.server start $(addprefix --prefect-port=,$(PREFECT_PORT)) $(addprefix --mlflow-port=,$(MLFLOW_PORT)) \
+	  --workers=$(WORKERS)
 
 server-stop: $(READY)
 	@python -m flows.server stop

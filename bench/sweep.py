@@ -28,18 +28,18 @@ def run(spec: str, style: str, seed: int, epochs: int) -> dict:
     from accelerate import Accelerator
     from accelerate.utils import set_seed
 
-    from aclora.core import params
+    from aclora.core import params, yaml_reader
     from aclora.core.method import method_named
     from aclora.core.model import ModelConfig, load_model
     from aclora.data.captions import with_trigger
-    from aclora.data.pictures import read_pictures
+    from aclora.data.pictures import picture_files, read_squares
     from aclora.evaluation.evaluate import evaluate, project_figures
     from aclora.models.sampling import GenerateConfig, read_prompts, sample
     from aclora.training.loop import Encoded, TrainConfig, fit, fixed_loss
     from miniature.drawing import held_out
 
     name, *knobs = spec.split()
-    knobs = {k: params.parse(v) for k, v in (knob.split("=") for knob in knobs)}
+    knobs = {k: yaml_reader.parse(v) for k, v in (knob.split("=") for knob in knobs)}
     train = {k: v for k, v in knobs.items() if k in TrainConfig.model_fields}
     module = method_named(name)
     own = params.value(name) | {k: v for k, v in knobs.items() if k not in train}
@@ -63,7 +63,7 @@ def run(spec: str, style: str, seed: int, epochs: int) -> dict:
 
     pictures = _once(Path("bench/build/base"), lambda: drawn_by("base"))
     folder = Path("data/styles") / style
-    training = read_pictures(folder)
+    training = read_squares(picture_files(folder), size)
     data = encoded(training, [f.read_text() for f in sorted(folder.glob("*.txt"))])
     drawn = held_out(style, HELD_OUT, size)
     unseen = encoded([p for p, _ in drawn], [s.caption for _, s in drawn])
@@ -106,7 +106,7 @@ def _looking():
 
 def _once(folder: Path, make) -> dict:
     """Sets of pictures by name, kept in `folder`: the base model's are the same in every run."""
-    from aclora.data.pictures import read_pictures
+    from aclora.data.pictures import picture_files, read_picture
 
     if not folder.is_dir():
         part = folder.with_name(f"{folder.name}.{id(make)}.part")
@@ -116,7 +116,7 @@ def _once(folder: Path, make) -> dict:
                 picture.save(part / name / f"{i:04}.png")
         if not folder.is_dir():
             part.replace(folder)
-    return {f.name: read_pictures(f) for f in sorted(folder.iterdir())}
+    return {f.name: [read_picture(p) for p in picture_files(f)] for f in sorted(folder.iterdir())}
 
 
 def show(rows: list[dict]) -> None:

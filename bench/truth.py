@@ -16,7 +16,7 @@ import torch
 from PIL import Image, ImageFilter
 
 from aclora.core import params
-from aclora.data.pictures import picture_files, read_pictures
+from aclora.data.pictures import picture_files, read_squares
 from aclora.evaluation.evaluate import EvaluateConfig, encoders_of, picture_set
 from aclora.metrics.contract import Context
 from aclora.metrics.contract import figures as every_figure
@@ -45,7 +45,8 @@ def sets_of(style: str) -> dict[str, tuple[list, list[str]]]:
     drawn = held_out(style, REFERENCE + COUNT)[REFERENCE:]
     pictures, captions = [p for p, _ in drawn], [s.caption for _, s in drawn]
     folder = Path("data/styles") / style
-    own, said = read_pictures(folder), [f.with_suffix(".txt").read_text().strip() for f in picture_files(folder)]
+    files = picture_files(folder)
+    own, said = read_squares(files, 64), [f.with_suffix(".txt").read_text().strip() for f in files]
     after = list(STYLES)[(list(STYLES).index(style) + 1) % len(STYLES)]
     return {
         "fresh": (pictures, captions),
@@ -66,7 +67,7 @@ def measured(style: str, encoders: dict) -> dict[str, dict[str, float]]:
         return picture_set(encoders, FIGURES, names, pictures, captions)
 
     real = look([p for p, _ in held_out(style, REFERENCE)])
-    training = look(read_pictures(Path("data/styles") / style))
+    training = look(read_squares(picture_files(Path("data/styles") / style), 64))
     out = {}
     for name, (pictures, captions) in sets_of(style).items():
         seen = look(pictures, captions)

@@ -10,8 +10,8 @@ import json
 import textwrap
 from pathlib import Path
 
+from aclora.check.sections import SECTIONS, methods
 from aclora.cli.reference import commands_page
-from aclora.cli.sections import SECTIONS, methods
 from aclora.core import discovery, params
 from aclora.core.config import OPEN_KNOB, Config, describe
 from aclora.core.method import method_named

@@ -61,7 +61,7 @@ def changed(names: list[str]) -> set[str]:
 
 def changed_styles(styles: list[str]) -> list[str]:
     """The styles of which a stage, or one that it needs, has changed."""
-    style_of = {s.name: s.style for s in stages(styles)}
+    style_of = {s.name: s.style for s in stages(styles) if not dvc.is_check(s.name)}
     found = {style_of[name] for name in changed(list(style_of))}
     return [name for name in styles if name in found or None in found]
 

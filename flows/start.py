@@ -6,7 +6,7 @@ import os
 import sys
 
 from aclora.core.errors import InputError, did_you_mean
-from flows.server import FOLDER, QUIET
+from flows.background import FOLDER, QUIET
 
 FLOWS = ("style", "retrain", "sweep", "team")
 
@@ -61,7 +61,8 @@ def start(flow: str, parameters: dict, watch: bool) -> int:
             workers = client.read_workers_for_work_pool(pool)
             run = client.create_flow_run_from_deployment(deployment.id, parameters=parameters)
     except ObjectNotFound:
-        raise InputError(f"{flow} is not deployed at {PREFECT_API_URL.value()}: `make server` deploys it") from None
+        aid = "`python -m flows.server deploy`" if flow == "team" else "`make server`"
+        raise InputError(f"{flow} is not deployed at {PREFECT_API_URL.value()}: {aid} deploys it") from None
     except (ParameterTypeError, SignatureMismatchError) as error:
         raise InputError(f"{flow}: {error}") from None
     except httpx.HTTPError as error:

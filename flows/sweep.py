@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+import os
 import re
 
 from prefect import flow, get_run_logger, task
@@ -16,8 +17,10 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from aclora.core import params
 from aclora.core.errors import InputError, require
 from aclora.evaluation.evaluate import project_figures
-from aclora.project import dvc, git, process
+from aclora.project import dvc, git, process, workspace
 from flows import dvc_graph, tasks, worktree
+
+AGAIN = "`aclora publish --experiments` sends them"
 
 
 @flow
@@ -25,7 +28,8 @@ def sweep(grid: dict[str, list], styles: list[str] | None = None, at_once: int =
     """Run every combination of the grid for every style, each as an experiment of the current commit.
 
     An experiment that exists does not run again, and a stage that any experiment has run comes from the run-cache: a
-    sweep that was stopped continues where it was. `dvc exp show` lists them all; `aclora compare` takes their names.
+    sweep that was stopped continues where it was. `dvc exp show` lists them all, `aclora compare` takes their names,
+    and each is a run in MLflow.
 
     Args:
         grid: for each knob ("aclora.restart_every") its values.
@@ -38,6 +42,7 @@ def sweep(grid: dict[str, list], styles: list[str] | None = None, at_once: int =
         require(at_once >= 1, "at_once", at_once, "at least 1")
         names = dvc_graph.chosen(styles)
         points = list(grid_points(grid))
+        workspace.require_for_experiments(names)
         worktree.refuse_dirty(dvc_graph.outs(), "sweep")
         targets = {name: _last_stages(name) for name in names}
     except InputError as error:
@@ -52,12 +57,13 @@ def sweep(grid: dict[str, list], styles: list[str] | None = None, at_once: int =
             if name in done:
                 rows[name] = Completed(name="Unchanged")
             else:
-                arguments = {"name": name, "point": point, "targets": targets[style]}
+                arguments = {"name": name, "point": point, "targets": targets[style], "style": style}
                 futures[name] = runner.submit(experiment.with_options(task_run_name=name), arguments)
         with process.ending_all():
             wait(list(futures.values()))
     rows |= {name: future.state for name, future in futures.items()}
     done = experiments()
+    publish({name: style for name, style, _ in jobs if name in done})
     table = []
     for name, style, point in jobs:
         scores = _scores(done[name], style) if name in done else {}
@@ -74,14 +80,40 @@ def sweep(grid: dict[str, list], styles: list[str] | None = None, at_once: int =
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
-def experiment(name: str, point: dict, targets: list[str]) -> State:
-    """One experiment in a folder of its own; Ran, or Restored if all of it came from the run-cache."""
+def experiment(name: str, point: dict, targets: list[str], style: str) -> State:
+    """One experiment in a folder of its own; Ran, or Restored if all of it came from the run-cache.
+
+    Its run is in MLflow as soon as it has finished.
+    """
     settings = [word for knob, value in point.items() for word in ("-S", f"{knob}={json.dumps(value)}")]
     status, lines = dvc.run("exp", "run", "--temp", "-n", name, *settings, *targets, log=get_run_logger().info)
     if status:
         return Failed(message=process.reason(lines))
+    publish({name: style})
     ran = any(line.startswith("Running stage") for line in lines)
     return Completed(name="Ran" if ran else "Restored", message=f"dvc exp apply {name}")
+
+
+def publish(style_of: dict[str, str]) -> None:
+    """Publish experiments of the current commit, each for its style; what is there already costs little.
+
+    Whatever fails there is a warning: an experiment that has its results did not fail.
+    """
+    if os.environ.get("ACLORA_TRACKING") == "off":
+        return
+    log = get_run_logger()
+    try:
+        from aclora.tracking import revisions
+
+        head = git.run("rev-parse", "HEAD").strip()
+        known = [e for e in revisions.experiments() if e.baseline == head and e.name in style_of]
+        for style in dict.fromkeys(style_of.values()):
+            chosen = [e for e in known if style_of[e.name] == style]
+            for outcome in revisions.publish_revisions(chosen, [style]):
+                if outcome.error:
+                    log.warning("MLflow did not get %s, %s: %s", outcome.revision, AGAIN, outcome.error)
+    except Exception as error:
+        log.warning("MLflow did not get the experiments, %s: %s", AGAIN, tasks.one_line(error))
 
 
 def grid_points(grid: dict[str, list]) -> list[dict]:

@@ -19,7 +19,7 @@ from prefect.states import Cancelled, Completed, Failed
 from aclora.core import params
 from aclora.core.errors import InputError
 from aclora.core.files import read_jsonl
-from aclora.project import dvc, git, process
+from aclora.project import dvc, git, pipeline, process
 from flows import dvc_graph
 from flows.dvc_graph import Stage
 
@@ -41,12 +41,12 @@ class Result:
 def begin() -> None:
     """Prepare a flow's run; every flow calls it first.
 
-    The run ends with its worker, and what a killed dvc left half-written is removed. Raises `InputError` for a run
-    that crashed five times.
+    The run ends with its worker, and what killed processes left is mended. Raises `InputError` for a run that crashed
+    five times, and for what cannot be mended.
     """
     if "PREFECT__FLOW_RUN_ID" in os.environ:
         process.end_with_parent()
-    dvc.mend_lock(get_run_logger().info)
+    pipeline.prepare(get_run_logger().info)
     if (flow_run.run_count or 0) > MAX_STARTS:
         raise InputError(f"the run crashed {MAX_STARTS} times: see its log, then start another")
 
@@ -97,13 +97,13 @@ def _stage(name: str, style: str | None, remote: bool, changed: bool, failed: li
     if not changed:
         return Completed(name="Unchanged", message="dvc: nothing changed")
     progress = Progress(style) if style else None
-    args = ["repro", "--single-item", *(["--pull"] if remote else []), name]
-    status, lines = dvc.run(*args, log=log.info, tick=progress)
+    options = ["--single-item", *(["--pull"] if remote else [])]
+    status, lines = pipeline.run_stages([name], *options, log=log.info, tick=progress)
     if status and _busy(lines):
         log.info("another run or command is at work on this stage: waiting for it")
     while status and _busy(lines):
         time.sleep(process.TICK)
-        status, lines = dvc.run(*args, log=log.debug, tick=progress)
+        status, lines = pipeline.run_stages([name], *options, log=log.debug, tick=progress)
     if status:
         return Failed(message=process.reason(lines))
     if progress:

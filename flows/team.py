@@ -16,7 +16,7 @@ from prefect.settings import PREFECT_UI_URL
 from prefect.states import Completed, Failed
 
 from aclora.core.errors import InputError, require
-from aclora.project import dvc, process
+from aclora.project import pipeline, process
 from flows import dvc_graph, tasks, worktree
 from flows.retrain import retrain
 
@@ -113,7 +113,7 @@ def gather(styles: list[str]) -> list[str]:
     Raises `InputError` with DVC's reason.
     """
     names = [stage.name for stage in dvc_graph.stages(styles)]
-    status, lines = dvc.run("repro", "--pull", *names, log=get_run_logger().info)
+    status, lines = pipeline.run_stages(names, "--pull", log=get_run_logger().info)
     if status:
         raise InputError(f"dvc repro --pull: {process.reason(lines)}")
     return [line.split("'")[1] for line in lines if line.startswith("Running stage '")]

@@ -1,47 +1,42 @@
 """restart-audit: an adapter and its history → audit.json, spectra.npz and plots in metrics/<style>/."""
 
+from aclora.core.stage import run
+
 import csv
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.torch import load_file
+import torch
 
 from aclora.audit.plots import restarts_plot, spectra_plot
-from aclora.audit.signatures import AuditConfig, audit, failure, final_spectra
+from aclora.audit.signatures import AuditConfig, audit, failure, final_spectra, trained_factors
 from aclora.core import params
+from aclora.core.adapter import again, read_about, read_history, read_signal
 from aclora.core.errors import InputError
-from aclora.core.files import read_json, read_jsonl, write_json, writing
-from aclora.core.stage import run
-from aclora.lora.files import read
+from aclora.core.files import write_json, writing
+from aclora.core.tensors import read_tensors
+
+WEIGHTS = "pytorch_lora_weights.safetensors"
 
 
 def main(name: str) -> None:
     config = params.load("audit", AuditConfig)
     folder = Path("models/adapters") / name
-    history = read_jsonl(folder / "history.jsonl")
-    about = read_json(folder / "adapter.json")
+    about = read_about(folder)
     layers = about["layers"]
-    report = {"method": about["method"], **audit(history, layers, config)}
-    metrics = Path("metrics") / name
+    history = read_history(folder, layers)
     restarts = [r for r in history if r["event"] == "restart"]
+    spectra, cut, truncated = _spectra(folder, layers, len(restarts))
+    report = {"method": about["method"], **audit(history, layers, config), **truncated}
+    metrics = Path("metrics") / name
     names = ("audit.json", "spectra.npz", "audit", "loss.csv", "restarts.csv")
     with writing(*(metrics / n for n in names)) as (file, arrays, plots, losses, table):
         plots.mkdir()
-        spectra: dict[str, Any] = {}
-        cut = None
-        trained = folder / "pytorch_lora_weights.safetensors"
-        if trained.exists():
-            factors = read(trained).factors
-            spectra = {k: v.numpy() for k, v in final_spectra({layer: factors[layer] for layer in layers}).items()}
-            if (folder / "signal.json").exists():
-                signal = read_json(folder / "signal.json")
-                cut = signal["rank"]
-                report |= {"signal_rank": max(cut.values()), "truncation_error_max": max(signal["error"].values())}
-            spectra_plot(spectra, cut, layers, plots / "spectra.png")
-        if (folder / "restarts.safetensors").exists():
-            spectra["restarts"] = load_file(folder / "restarts.safetensors")["values"].numpy()
+        drawn = {k: v for k, v in spectra.items() if k != "restarts"}
+        if drawn:
+            spectra_plot(drawn, cut, layers, plots / "spectra.png")
         if restarts:
             restarts_plot(restarts, spectra["A"].shape[1], plots / "restarts.png")
         _table([r for r in history if r["event"] == "epoch"], ("epoch", "loss"), losses)
@@ -56,6 +51,25 @@ def main(name: str) -> None:
     # the files are written by now, so that whoever reads the error can look at them
     if config.strict and (why := failure(report)):
         raise InputError(f"{name}: {why} (audit.strict: true; {metrics}/audit.json has more)")
+
+
+def _spectra(folder: Path, layers: list[str], restarts: int) -> tuple[dict[str, Any], dict[str, int] | None, dict]:
+    """The spectra of the trained factors and of each RESTART, the signal's ranks, and what the audit says of these."""
+    trained, spectra, cut, truncated = folder / WEIGHTS, {}, None, {}
+    if trained.exists():
+        spectra = {k: v.numpy() for k, v in final_spectra(trained_factors(trained, layers, again(folder))).items()}
+        if (folder / "signal.json").exists():
+            signal = read_signal(folder, layers)
+            cut = signal["rank"]
+            truncated = {"signal_rank": max(cut.values()), "truncation_error_max": max(signal["error"].values())}
+    elif restarts:
+        raise InputError(f"{trained} is missing: {again(folder)}")
+    if (file := folder / "restarts.safetensors").exists():
+        values = read_tensors(file, again(folder)).get("values", torch.empty(0))
+        if values.ndim != 4 or values.shape[:3] != (restarts, len(layers), 2):
+            raise InputError(f"{file} is damaged (not the values of history.jsonl's RESTARTs): {again(folder)}")
+        spectra["restarts"] = values.numpy()
+    return spectra, cut, truncated
 
 
 def _table(rows, columns, file):

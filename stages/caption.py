@@ -1,14 +1,18 @@
 """caption: a folder of pictures → data/captions/<style>.jsonl, each picture's caption with the trigger."""
 
+from aclora.core.stage import run
+
 import functools
 from pathlib import Path
 
 from aclora.core import params
 from aclora.core.files import require_writable, writing
 from aclora.core.hub import trained_on
-from aclora.core.stage import run
-from aclora.data.captions import caption_folder, write_captions
+from aclora.data.captions import look_at_folder, write_captions
 from aclora.models.captioner import CaptionsConfig, blip
+from aclora.project.home import home
+
+PICTURES = Path(".cache/pictures")
 
 
 def main(name: str) -> None:
@@ -17,7 +21,8 @@ def main(name: str) -> None:
     require_writable(f"data/captions/{name}.jsonl")
     captioner = functools.cache(lambda: blip(config))  # loaded when the first caption is found missing
     write = (lambda picture: captioner()(picture)) if config.model else None
-    captions = caption_folder(Path(style.pictures), style.trigger, write, config.model or "")
+    found = look_at_folder(Path(style.pictures), style.trigger, write, config.model or "", home() / PICTURES)
+    captions = found.captions
     with writing(f"data/captions/{name}.jsonl") as (out,):
         write_captions(out, captions)
     print(f"{len(captions)} captions; the first: {captions[0].text}")

@@ -1,6 +1,8 @@
 """evaluate: generated pictures, with the adapter and of the bare base, against pictures of the style →
 metrics/<style>/scores.json, and how each figure came about."""
 
+from aclora.core.stage import run
+
 import csv
 import functools
 import importlib
@@ -12,28 +14,35 @@ import torch
 from aclora.core import params
 from aclora.core.errors import InputError
 from aclora.core.files import require_writable, write_json, writing
-from aclora.core.images import square
-from aclora.core.stage import run
-from aclora.data.pictures import picture_files, read_generated, read_picture
+from aclora.core.images import one_colour
+from aclora.data.pictures import picture_files, read_generated, read_squares
 from aclora.encoders.contract import digest_of
 from aclora.evaluation.evaluate import EvaluateConfig, encoders_of, evaluate, picture_set
 from aclora.metrics.contract import figures
+from aclora.project.home import home
+from aclora.tracking.live import scoring
 
-CACHE = Path(".cache/features")
+CACHE, PICTURES = Path(".cache/features"), Path(".cache/pictures")
 
 
 def main(name: str) -> None:
+    with scoring(name):
+        _evaluate(name)
+
+
+def _evaluate(name):
     style = params.load(f"styles.{name}", params.StyleConfig)
     config = params.load("evaluate", EvaluateConfig)
     outs = [f"metrics/{name}/{out}" for out in ("scores.json", "evaluation.json", "per_image.csv", "per_reference.csv")]
     require_writable(*outs, CACHE / "features")
     known = figures(config.figures)
-    encoders = encoders_of(config, known, CACHE, "cuda" if torch.cuda.is_available() else "cpu")
+    encoders = encoders_of(config, known, home() / CACHE, "cuda" if torch.cuda.is_available() else "cpu")
     folder = Path("data/generated") / name
     generated = {kind: read_generated(folder, kind) for kind in ("adapter", "base")}
     if (folder / "without_trigger").is_dir():
         plain = folder / "without_trigger"
         generated |= {f"plain_{kind}": read_generated(plain, kind) for kind in ("adapter", "base")}
+    flat = _of_one_colour(generated, folder)
     size = generated["adapter"][1][0].width
     training = _squares(Path(style.pictures), size)
     real, source, held_out = _reference(style, name, config, size)
@@ -62,7 +71,7 @@ def main(name: str) -> None:
     images = [row | {"seed": seeds[row["set"], row["file"]]} for row in done.images]
     with writing(*outs) as (scores, evaluation, of_images, of_reals):
         write_json(scores, _rounded({score.key: value for score, value in done.scores.items()}))
-        write_json(evaluation, _rounded({"reference": reference, "counts": counts, "figures": about}))
+        write_json(evaluation, _rounded({"reference": reference, "counts": counts, "figures": about} | flat))
         _csv(images, of_images)
         _csv(done.reals, of_reals)
 
@@ -70,7 +79,27 @@ def main(name: str) -> None:
 def _squares(folder, size):
     """A folder's pictures as the generated ones are, square and of their size, and their names."""
     files = picture_files(folder)
-    return [str(f) for f in files], [square(read_picture(f), size) for f in files]
+    return [str(f) for f in files], read_squares(files, size, home() / PICTURES)
+
+
+def _of_one_colour(generated, folder):
+    """What evaluation.json says of pictures that show nothing: how many of each set are of one colour; mostly nothing.
+
+    Raises `InputError` where all of the adapter's are: no figure would mean anything.
+    """
+    counts = {}
+    for kind, (rows, pictures) in generated.items():
+        flat = [row["file"] for row, picture in zip(rows, pictures, strict=True) if one_colour(picture)]
+        if kind == "adapter" and len(flat) == len(pictures):
+            raise InputError(
+                f"{folder / kind}: all {len(flat)} pictures are of one colour each, so the adapter is spoilt; lower "
+                "train.learning_rate (or generate.guidance_scale, if it is high) and run again"
+            )
+        if flat:
+            counts[kind] = len(flat)
+            place = folder / kind.replace("plain_", "without_trigger/") / flat[0]
+            print(f"warning: {len(flat)} of {len(pictures)} pictures are of one colour each; the first: {place}")
+    return {"one_colour": counts} if counts else {}
 
 
 def _reference(style, name, config, size):

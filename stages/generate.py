@@ -1,21 +1,32 @@
 """generate: the same prompts and seeds with the adapter and with the bare base, with the trigger and without →
 pictures and a sheet."""
 
+from aclora.core.stage import run
+
 from pathlib import Path
 
 import torch
 
 from aclora.core import params
+from aclora.core.adapter import again, read_about
 from aclora.core.errors import InputError
-from aclora.core.files import read_json, require_writable, write_jsonl, writing
-from aclora.core.images import square
+from aclora.core.files import require_writable, write_jsonl, writing
 from aclora.core.model import ModelConfig, load_model
 from aclora.core.prompts import check_trigger, fit_prompts, note_of_lost
-from aclora.core.stage import run
-from aclora.data.captions import with_trigger
-from aclora.data.pictures import read_pictures
-from aclora.models.sampling import GenerateConfig, contact_sheet, load_adapter, nearest, read_prompts, sample
+from aclora.data.captions import prompt_notes, with_trigger
+from aclora.data.pictures import picture_files, read_squares
+from aclora.models.sampling import (
+    GenerateConfig,
+    check_adapter,
+    contact_sheet,
+    load_adapter,
+    nearest,
+    read_prompts,
+    sample,
+)
+from aclora.project.home import home
 
+PICTURES = Path(".cache/pictures")
 FILES = {"trained": "pytorch_lora_weights.safetensors", "signal": "signal.safetensors"}
 
 
@@ -24,15 +35,20 @@ def main(name: str) -> None:
     config = params.load("generate", GenerateConfig)
     base_model = params.load("model", ModelConfig)
     folder = Path("models/adapters") / name
-    about = read_json(folder / "adapter.json")
+    about = read_about(folder)
     weights = folder / FILES[config.adapter]
     if config.adapter == "trained" and (folder / "adapter_config.json").exists():
         weights = folder  # in PEFT's format, where the change is no product of two factors
+    if about["layers"] and config.adapter == "trained" and not weights.exists():
+        raise InputError(f"{weights} is missing: {again(folder)}")
     if about["layers"] and not weights.exists():
         raise InputError(
             f"generate.adapter = {config.adapter!r}: {about['method']} has no {weights.name}; choose trained"
         )
     written = read_prompts(Path(config.prompts))
+    for note in prompt_notes(written, style.trigger):
+        print(f"note: {config.prompts}: {note}")
+    training = read_squares(picture_files(Path(style.pictures)), about["size"], home() / PICTURES)
     plain = [p for p in written for _ in range(config.images_per_prompt)]
     sets = {
         "": [with_trigger(p, style.trigger) for p in plain],
@@ -41,6 +57,8 @@ def main(name: str) -> None:
     outs = (f"data/generated/{name}", f"metrics/{name}/contact_sheet.png")
     require_writable(*outs)
     model = load_model(base_model).to("cuda" if torch.cuda.is_available() else "cpu")
+    if about["layers"]:
+        check_adapter(model, weights)  # before an hour is spent on the base's pictures
     sets = _within_limits(sets, name, style.trigger, model)
 
     def draw():
@@ -52,7 +70,6 @@ def main(name: str) -> None:
         load_adapter(model, weights)
         adapter = draw()
 
-    training = [square(p, about["size"]) for p in read_pictures(Path(style.pictures))]
     closest = nearest(adapter[""], training)
     rows = range(0, len(plain), config.images_per_prompt)[: config.sheet_rows]
     cells = [[base[""][i], adapter[""][i], training[closest[i]]] for i in rows]

@@ -1,12 +1,14 @@
 """train-aclora: captioned pictures → models/adapters/<style>/, by the method that params.yaml names."""
 
+from aclora.core.stage import run
+from aclora.core.startup import Interrupted
+
 import os
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from safetensors.torch import save_file
 from tqdm import tqdm
 
 from aclora.core import params
@@ -15,17 +17,19 @@ from aclora.core.files import require_writable, write_json, write_jsonl, writing
 from aclora.core.method import method_named
 from aclora.core.model import Model, ModelConfig, load_model
 from aclora.core.prompts import check_trigger, fit_prompts, note_of_lost
-from aclora.core.stage import run
-from aclora.core.tensors import finite
-from aclora.data.captions import caption_folder, read_training_set
+from aclora.core.tensors import finite, save_tensors
+from aclora.data.captions import caption_folder, read_captions
 from aclora.data.corruption import DataConfig, attacker, corrupted, limited
-from aclora.data.pictures import read_picture
+from aclora.data.pictures import read_squares
 from aclora.lora.export import save_diffusers, save_tuner
 from aclora.project.fingerprint import train_fingerprint
+from aclora.project.home import home
 from aclora.tracking.live import live
 from aclora.training.checkpoints import FOLDER, Checkpoints, CheckpointsConfig, machine, room_note
 from aclora.training.loop import Encoded, TrainConfig, fit
 from aclora.training.losses import FeatureLoss, load_look
+
+PICTURES = Path(".cache/pictures")
 
 
 def main(name: str) -> None:
@@ -38,8 +42,8 @@ def main(name: str) -> None:
     data_config = params.load("data", DataConfig)
     checkpoints_config = params.load("checkpoints", CheckpointsConfig)
     fingerprint = train_fingerprint(name)
-    require_writable(f"models/adapters/{name}", FOLDER / fingerprint / "history.jsonl")
-    pictures, captions = read_training_set(Path(f"data/captions/{name}.jsonl"), Path(style.pictures))
+    require_writable(f"models/adapters/{name}", home() / FOLDER / fingerprint / "history.jsonl")
+    captions = read_captions(Path(f"data/captions/{name}.jsonl"), Path(style.pictures))
 
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what CUDA needs to repeat itself
     set_seed(config.seed)
@@ -47,8 +51,8 @@ def main(name: str) -> None:
     accelerator = Accelerator(mixed_precision=config.mixed_precision)
     model = load_model(base_model).to(accelerator.device)
     size = config.resolution or model.size
-    texts = [c.text for c in captions]
-    pictures, texts, changed = _training_set(data_config, pictures, texts, style.trigger, model, size)
+    files, texts = [Path(style.pictures) / c.file for c in captions], [c.text for c in captions]
+    pictures, texts, changed = _training_set(data_config, files, texts, style.trigger, model, size)
     texts, shortened = _within_limits(texts, name, style.trigger, model, {c.text: c.file for c in captions})
     mean, std = model.encode_pictures(pictures, size)
     data = Encoded(mean, std, model.encode_prompts(texts, size))
@@ -58,7 +62,7 @@ def main(name: str) -> None:
     model.release(keep_decoder=feature_loss is not None)
 
     parameters = method.attach(model.network, model.adapter_layers)
-    kept = Checkpoints(FOLDER / fingerprint, checkpoints_config, machine(accelerator.device)).load(parameters)
+    kept = Checkpoints(home() / FOLDER / fingerprint, checkpoints_config, machine(accelerator.device)).load(parameters)
     if parameters:
         if note := room_note(kept.folder, parameters):
             print(f"note: {note}")
@@ -80,7 +84,7 @@ def main(name: str) -> None:
             write_json(out / "signal.json", report)
         if kept.values:
             # (restarts, layers, A and B, rank), layers in the order of the history's lists
-            save_file({"values": torch.stack(kept.values)}, out / "restarts.safetensors")
+            save_tensors(out / "restarts.safetensors", {"values": torch.stack(kept.values)})
         about = {"method": method_name, "layers": method.layer_names(), "pictures": len(pictures), "size": size}
         about |= {"corrupted": changed} if changed else {}
         about |= {"shortened": shortened} if shortened else {}
@@ -89,13 +93,16 @@ def main(name: str) -> None:
     kept.clear()
 
 
-def _training_set(config, pictures, texts, trigger, model: Model, size):
-    """The pictures and texts that the section `data` asks for, and the indices of those that it corrupted."""
-    pictures, texts = limited(pictures, texts, config)
+def _training_set(config, files, texts, trigger, model: Model, size):
+    """The pictures, as squares, and texts that the section `data` asks for, and the indices of those it corrupted."""
+    model.check_size(size)
+    files, texts = limited(files, texts, config)
+    pictures = read_squares(files, size, home() / PICTURES)
     foreign, attack = [], None
     if config.corrupt == "foreign":
-        rows = caption_folder(Path(config.foreign), trigger, None, "")
-        foreign = [(read_picture(Path(config.foreign) / row.file), row.text) for row in rows]
+        rows = caption_folder(Path(config.foreign), trigger, None, "", home() / PICTURES)
+        squares = read_squares([Path(config.foreign) / row.file for row in rows], size, home() / PICTURES)
+        foreign = [(picture, row.text) for picture, row in zip(squares, rows, strict=True)]
     if config.corrupt == "adversarial":
         attack = attacker(model.vae, size, config.strength)
     return corrupted(pictures, texts, config, foreign, attack)
@@ -140,6 +147,8 @@ def _train(records, epochs, kept, name):
                 bar.set_postfix(state, refresh=False)
         except InputError as error:
             raise InputError(f"{error}{kept.standing()}") from None
+        except Interrupted as end:
+            raise Interrupted(end.number, kept.standing()) from None
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ from aclora.evaluation.evaluate import project_figures
 from docs import generate
 from tests.conftest import ROOT
 
-CODE = [*(ROOT / "src").rglob("*.py"), *(ROOT / "stages").glob("*.py")]
-NOT_READERS = {"check.py", "sections.py"}  # they see every knob and use few
+CHECK = ROOT / "src/aclora/check"  # it sees every knob and uses few
+CODE = [f for d in ("src", "stages") for f in (ROOT / d).rglob("*.py") if not f.is_relative_to(CHECK)]
 ROOMS = {"model": "models"}
 KNOBS = [(path, model, knob) for path, model in generate.models().items() for knob in model.model_fields]
 
@@ -42,7 +42,7 @@ def is_section(node: ast.ClassDef) -> bool:
 
 def read_by_code(section: str, model: type[Config]) -> set[str]:
     """What the files that know a section's class, or belong to the room that gets it, read."""
-    sources = {f: f.read_text(encoding="utf-8") for f in CODE if f.name not in NOT_READERS}
+    sources = {f: f.read_text(encoding="utf-8") for f in CODE}
     readers = {f: s for f, s in sources.items() if model.__name__ in s or f.parent.name == ROOMS.get(section)}
     return {word for source in readers.values() for word in words_read(source, section)}
 

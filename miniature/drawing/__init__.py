@@ -7,6 +7,7 @@ from functools import partial
 from PIL import Image
 
 from aclora.core.errors import InputError
+from aclora.core.images import square
 from miniature.drawing.styles import LOOKS, STYLES, apply
 from miniature.drawing.world import Scene, compose, render
 
@@ -46,11 +47,12 @@ def held_out(style: str, count: int, size: int = 64) -> list[tuple[Image.Image, 
 def reference(style: str, count: int, size: int) -> list[Image.Image]:
     """`count` held-out drawings for a style whose `reference` in params.yaml is this package.
 
-    Raises `InputError` for a style that is not drawn.
+    Those smaller than 64 pixels a side are drawn with 64 and reduced: a style's strokes need room. Raises `InputError`
+    for a style that is not drawn.
     """
     if style not in STYLES:
         raise InputError(
             f"styles.{style}.reference = 'miniature/drawing' draws {', '.join(STYLES)} only: name a folder of "
             "pictures, the style's own if there are no others"
         )
-    return [picture for picture, _ in held_out(style, count, size)]
+    return [square(picture, size) for picture, _ in held_out(style, count, max(size, 64))]

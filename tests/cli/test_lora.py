@@ -11,7 +11,7 @@ from aclora.cli.main import main
 from aclora.lora.export import write
 from aclora.lora.files import read
 
-LAYERS = [f"down_blocks.1.attentions.0.transformer_blocks.0.attn2.{end}" for end in ("to_q", "to_k", "to_out.0")]
+LAYERS = [f"down_blocks.0.attentions.0.transformer_blocks.0.attn2.{end}" for end in ("to_q", "to_k", "to_out.0")]
 HEADER = {"method": "aclora", "trigger": "zxq style", "style": "fog"}
 
 
@@ -138,7 +138,9 @@ def test_layers_of_the_text_encoder_are_counted(adapter, capsys):
         ("export fog.safetensors --to diffusers --out broken.safetensors/o.safetensors", "cannot be written"),
         ("export fog.safetensors --to peft --out o --per-layer", "--per-layer = True: must be used with --energy"),
         ("export fog.safetensors --to peft --out o --rank 2 --energy 0.9", "--energy = 0.9: must be left out beside"),
-        ("export narrow.safetensors --to kohya --out o.safetensors", "--base is missing"),
+        ("export narrow.safetensors --to kohya --out new/o.safetensors --base sd15", "(4, 4), there it is (320, 320)"),
+        ("export either.safetensors --to kohya --out new/o.safetensors", "--base is missing"),
+        ("resize nan.safetensors --out o.safetensors --rank 2", "is not finite"),
     ],
 )
 def test_unusable_input_is_one_line_and_status_2(adapter, capsys, tmp_path, command, expected):
@@ -146,12 +148,42 @@ def test_unusable_input_is_one_line_and_status_2(adapter, capsys, tmp_path, comm
     torch.save({}, tmp_path / "old.ckpt")
     pair = (torch.ones(1, 4), torch.ones(4, 1))
     write(tmp_path / "narrow.safetensors", {LAYERS[0]: pair}, {}, "diffusers")
+    write(tmp_path / "either.safetensors", {LAYERS[0]: adapter[LAYERS[0]]}, {}, "diffusers")
+    save_file({f"{LAYERS[0]}.lora_A.weight": pair[0] / 0, f"{LAYERS[0]}.lora_B.weight": pair[1]}, "nan.safetensors")
     before = sorted(tmp_path.iterdir())
     text = run(capsys, 2, *shlex.split(command))
     assert text.startswith("error: ")
     assert text.count("\n") == 1
     assert expected in text
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_no_text_of_a_file_reaches_the_terminal_as_it_is(adapter, capsys, tmp_path):
+    hostile = "\x1b]0;owned\x07\u202e\x9b31m"
+    name = f"a{hostile}\n.safetensors"
+    write(tmp_path / name, adapter, {"trigger": hostile}, "diffusers")
+    texts = [
+        run(capsys, 0, "inspect", name),
+        run(capsys, 0, "inspect", name, "--json"),
+        run(capsys, 0, "export", name, "--to", "kohya", "--out", f"k{name}"),
+        run(capsys, 2, "inspect", f"nowhere{name}"),
+        run(capsys, 2, "export", name, "--to", "kohya", "--out", name),
+    ]
+    for text in texts:
+        assert all(line.isprintable() for line in text.split("\n"))
+    assert r"trigger: \x1b]0;owned\x07\u202e\x9b31m" in texts[0]
+    assert json.loads(texts[1])["header"] == {"trigger": hostile}
+    assert all(text.startswith("error: ") and text.count("\n") == 1 for text in texts[3:])
+
+
+def test_an_adapter_of_another_unet_becomes_a_file_that_names_no_base(adapter, capsys):
+    pair = (torch.ones(1, 4), torch.ones(4, 1))
+    write("narrow.safetensors", {LAYERS[0]: pair}, {}, "diffusers")
+    said = run(capsys, 0, "export", "narrow.safetensors", "--to", "kohya", "--out", "k.safetensors")
+    assert "its layers are those of none of sd15, sd21, sdxl: the header names no base model" in said
+    assert "ss_base_model_version" not in read("k.safetensors").header
+    run(capsys, 0, "export", "fog.safetensors", "--to", "kohya", "--out", "k.safetensors")
+    assert read("k.safetensors").header["ss_base_model_version"] == "sd_v1"
 
 
 @pytest.mark.parametrize("command", ["inspect", "export", "resize"])

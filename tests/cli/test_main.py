@@ -1,6 +1,8 @@
 """The `aclora` command as a shell meets it: help, version, completion, exit statuses."""
 
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import tomllib
@@ -12,7 +14,7 @@ from aclora.cli.errors import EXTRAS
 from aclora.cli.main import main
 from tests.conftest import ROOT
 
-COMMANDS = ["check", "scores", "compare", "plots", "publish", "reproduce", "inspect", "export", "resize"]
+COMMANDS = ["check", "run", "scores", "compare", "plots", "publish", "reproduce", "inspect", "export", "resize"]
 HEAVY = {
     "torch",
     "numpy",
@@ -78,6 +80,7 @@ def test_version_is_the_packages(capsys):
     [
         ("aclora ", COMMANDS),
         ("aclora ex", ["export"]),
+        ("aclora run in", ["ink"]),
         ("aclora export x --to ", ["peft", "diffusers", "kohya"]),
         ("aclora publish o", ["oil"]),
         ("aclora compare main other --style ", ["ink", "oil"]),
@@ -117,6 +120,7 @@ def test_completion_can_be_installed(tmp_path):
     ("command", "status", "error"),
     [
         ("check", 1, "params.yaml is missing: run from the project's folder"),
+        ("run", 1, "params.yaml is missing: run from the project's folder"),
         ("scores", 1, "params.yaml is missing: run from the project's folder"),
         ("compare nowhere main", 1, "'nowhere' is no folder, git revision or experiment"),
         ("publish", 2, "params.yaml is missing: run from the project's folder"),
@@ -131,6 +135,21 @@ def test_unusable_input_is_one_line_on_stderr(tmp_path, monkeypatch, capsys, com
     assert out == ""
     assert err.startswith(f"error: {error}")
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("command", ["check", "run"])
+def test_a_signal_ends_a_command_in_one_line(tmp_path, command, number):
+    shutil.copy(ROOT / "tests/faults.py", tmp_path / "sitecustomize.py")
+    env = {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(tmp_path)]), "SIGNAL_IN": "aclora"}
+    env |= {"SIGNAL_AT": f"{int(number)} import torch 1"}
+    code = "import sys; from aclora.cli.main import main; sys.exit(main())"
+    ended = subprocess.run(
+        [sys.executable, "-c", code, command], cwd=ROOT, env=os.environ | env, capture_output=True, text=True
+    )
+    word = "interrupted" if number == signal.SIGINT else "terminated"
+    assert ended.returncode == 128 + number
+    assert (ended.stdout, ended.stderr) == ("", f"{word}: aclora {command}; run again to go on\n")
 
 
 @pytest.mark.parametrize(

@@ -159,6 +159,49 @@ def test_jsonl_keeps_letters_and_ends_each_line(tmp_path):
     assert read_jsonl(file) == []
 
 
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (b"", 1),
+        (b'{\n "a": 1,\n "b": ', 3),
+        (b'{\n "a": \xff}', 2),
+        (b"[" * 100_000, 1),
+        (b"9" * 5000, 1),
+        (b'{"a": 1}\n{"b": 2}', 2),
+    ],
+)
+def test_damaged_json_is_named_with_its_line(tmp_path, content, line):
+    file = tmp_path / "a.json"
+    file.write_bytes(content)
+    with pytest.raises(InputError) as error:
+        read_json(file, "do this")
+    assert str(error.value) == f"{file} is damaged (line {line}): do this"
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (b'{"a": 1}\n{"b": \n', "line 2"),
+        (b'{"a": 1}\n\n{"b": 2}\n', "line 2"),
+        (b'{"a": 1}\n{"b": 2}\n\xff\n', "line 3"),
+        (b'{"a": 1}\n[2]\n', "line 2 is no object"),
+        (b"null\n", "line 1 is no object"),
+    ],
+)
+def test_damaged_jsonl_is_named_with_its_line(tmp_path, content, fault):
+    file = tmp_path / "a.jsonl"
+    file.write_bytes(content)
+    with pytest.raises(InputError) as error:
+        read_jsonl(file, "do this")
+    assert str(error.value) == f"{file} is damaged ({fault}): do this"
+
+
+def test_json_that_is_not_there(tmp_path):
+    for read in (read_json, read_jsonl):
+        with pytest.raises(FileNotFoundError):
+            read(tmp_path / "a.json")
+
+
 def test_an_out_that_can_be_written_leaves_nothing(tmp_path):
     require_writable(tmp_path / "new/adapters/fog", tmp_path / "scores.json")
     assert sorted(f.relative_to(tmp_path).as_posix() for f in tmp_path.rglob("*")) == ["new", "new/adapters"]

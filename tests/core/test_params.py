@@ -1,5 +1,6 @@
 """params.yaml is read strictly: what a user mistypes is named, with what was meant."""
 
+import json
 import subprocess
 import sys
 from typing import Literal
@@ -9,7 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from aclora.audit.signatures import AuditConfig
-from aclora.core import params
+from aclora.core import params, yaml_reader
 from aclora.core.config import Config
 from aclora.core.errors import InputError
 from aclora.core.method import method_named
@@ -81,14 +82,16 @@ def test_a_bare_no_is_the_word(tmp_path, written):
         ("[true, False, TRUE]", [True, False, True]),
         ("[12, -3, 1.5, -2.5e3, 1e3, .inf]", [12, -3, 1.5, -2500.0, 1000.0, float("inf")]),
         ("[e3, 1e, 1.2.3, v1.0, ~, null]", ["e3", "1e", "1.2.3", "v1.0", None, None]),
+        ("[010, 09, 0o17, 0x1F, 1_000, -0]", [10, 9, 15, 31, 1000, 0]),
+        ("{a: &x [1, 2], b: *x, c: {<<: {d: 1}}}", {"a": [1, 2], "b": [1, 2], "c": {"d": 1}}),
     ],
 )
 def test_values_are_read_as_dvc_reads_them(written, value):
     from ruamel.yaml import YAML
 
-    assert params.parse(written) == value
-    assert [type(v) for v in params.parse(written)] == [type(v) for v in value]
-    assert list(YAML(typ="safe").load(written)) == value
+    assert yaml_reader.parse(written) == value
+    assert [type(v) for v in yaml_reader.parse(written)] == [type(v) for v in value]
+    assert YAML(typ="safe").load(written) == value
 
 
 @pytest.mark.parametrize(
@@ -103,7 +106,7 @@ def test_values_are_read_as_dvc_reads_them(written, value):
         ("train: {way: maybe}", "train.way = 'maybe': must be one of no, yes"),
         ("train: {size: big}", "train.size = 'big': must be a whole number"),
         ("train: {rate: .nan}", "train.rate = nan: must be a number"),
-        ("train: {3: x}", "train.3 is unknown"),
+        ("train: {3: x}", "line 1: the name 3 is no text: put it in quotes"),
         (train(way="~"), "train.way = None: must be one of no, yes"),
         (train(size="1.5"), "train.size = 1.5: must be a whole number or null"),
         ("train: {rate: 1, count: 1, way: no, size: 8}", "train.name is missing: it must be a text"),
@@ -113,6 +116,24 @@ def test_values_are_read_as_dvc_reads_them(written, value):
         ("trian: {rate: 1}", "trian is unknown; did you mean 'train'?"),
         ("model: {}", "train is missing"),
         ("train: {rate: 1", "is not YAML"),
+        ("train:\n  rate: 1\n  rate: 2", "line 3: 'rate' is given twice"),
+        ("train: {}\nmodel: {}\ntrain: {}", "line 3: 'train' is given twice"),
+        ("train: &x {name: *x}", "line 1: *x stands inside of itself"),
+        ("train: {name: &x [*x]}", "line 1: *x stands inside of itself"),
+        ("styles: {1: {}}", "line 1: the name 1 is no text: put it in quotes"),
+        ("styles: {? [a] : {}}", "line 1: the name ['a'] is no text"),
+        ("train: !!python/object:os.system {}", "could not determine a constructor"),
+        (f"train: {'[' * 3000}", "nested too deeply"),
+        ("train: {rate: 2020-13-45}", "a value cannot be read"),
+        ("train: {name: \x00}", "special characters are not allowed"),
+        ("--- {}\n--- {}", "expected a single document"),
+        ("- train", "must be a section of names and values"),
+        (train(name="''"), "train.name = '': must be a text that is not empty"),
+        (train(name='"a\\nb"'), "train.name = 'a\\nb': must be a text without the character '\\n'"),
+        (train(name="x" * 256), "must be at most 255 bytes long"),
+        (train(count="1e400"), "train.count = inf: must be a whole number"),
+        (train(rate="'.inf'"), "train.rate"),
+        (train(rate="'1e999'"), "train.rate = '1e999': must be a number"),
     ],
 )
 def test_a_mistake_is_named(tmp_path, text, said):
@@ -233,3 +254,52 @@ def test_a_knob_for_an_encoder_on_which_no_figure_rests_is_unknown():
     assert section("evaluate", EvaluateConfig, **without).encoders["judge"] is None
     with pytest.raises(InputError, match="judge is unknown"):
         section("evaluate", EvaluateConfig, figures=[])
+
+
+def test_aliases_that_explode_are_refused(tmp_path):
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 12)]
+    with pytest.raises(InputError, match="line 5: its aliases stand for more than 100000 values"):
+        load(tmp_path, "\n".join(lines))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a b",
+        "a; touch x",
+        "$(touch x)",
+        "`touch x`",
+        "a&touch x",
+        "../x",
+        "a/b",
+        "-x",
+        "_x",
+        "ö",
+        "x" * 65,
+        "''",
+        "a\n",
+    ],
+)
+def test_a_style_has_a_name_that_can_stand_anywhere(tmp_path, name):
+    file = tmp_path / "params.yaml"
+    quoted = name if name == "''" else json.dumps(name)
+    file.write_text(f"styles: {{{quoted}: {{}}}}\nmethod: lora\n", encoding="utf-8")
+    for read in (params.styles, params.method):  # whatever is read first
+        with pytest.raises(InputError, match="cannot be a style's name: it must be 1 to 64 letters"):
+            read(file)
+
+
+@pytest.mark.parametrize("name", ["a", "9", "Van-Gogh_2", "x" * 64, "null", "yes"])
+def test_these_are_names_of_styles(tmp_path, name):
+    file = tmp_path / "params.yaml"
+    file.write_text(f'styles: {{"{name}": {{}}}}\n', encoding="utf-8")
+    assert params.styles(file) == [name]
+
+
+@pytest.mark.parametrize("styles", ["{}", "~", ""])
+def test_no_style_is_an_error(tmp_path, styles):
+    file = tmp_path / "params.yaml"
+    file.write_text(f"styles: {styles}\n", encoding="utf-8")
+    with pytest.raises(InputError, match="styles is empty: give a style with"):
+        params.styles(file)

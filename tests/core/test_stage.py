@@ -1,6 +1,8 @@
-"""A stage ends in one line where a disk is full, and with its parent where it is asked to."""
+"""A stage ends in one line where a file or memory fails, and with its parent where it is asked to."""
 
+import errno
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -8,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from aclora.core import stage
+from aclora.core import stage, startup
+from aclora.core.failures import one_line
 from tests.conftest import ROOT
 
 WAITING = """
@@ -29,13 +32,95 @@ child.wait()
 """
 
 
+STAGES = sorted(file.stem for file in (ROOT / "stages").glob("*.py"))
+
+
+@pytest.fixture
+def ended(monkeypatch, capsys):
+    """Run a main as the stage `train`: its exit status and its one line on stderr."""
+
+    def run(main):
+        monkeypatch.setattr(sys, "argv", ["stages/train.py", "watercolor"])
+        try:
+            with pytest.raises(SystemExit) as end:
+                stage.run(main, "")
+        finally:
+            for number in startup.WORDS:
+                signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1
+        return end.value.code, said.strip()
+
+    return run
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
-def test_a_full_disk_is_one_line(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["stage", "watercolor"])
-    with pytest.raises(SystemExit) as ended:
-        stage.run(lambda style: Path("/dev/full").write_text("x"), "")
-    assert ended.value.code == 1
-    assert "no space left on its disk: free some" in capsys.readouterr().err
+def test_a_full_disk_is_one_line(ended):
+    status, said = ended(lambda style: Path("/dev/full").write_text("x"))
+    assert (status, said) == (1, "error: a file: no space left on its disk: free some, then repeat")
+
+
+@pytest.mark.parametrize(
+    ("fail", "said"),
+    [
+        (lambda folder: (folder / "none").read_text(), "{folder}/none: no such file or folder"),
+        (lambda folder: folder.read_text(), "{folder}: is a folder, and a file is needed"),
+        (lambda folder: (folder / "file/x").read_text(), "{folder}/file/x: a file stands where a folder is needed"),
+        (lambda folder: (folder / "file").mkdir(), "{folder}/file: file exists"),
+        (lambda folder: (folder / ("n" * 300)).touch(), "{folder}/" + "n" * 300 + ": the name is too long"),
+        (lambda folder: (folder / "circle").read_text(), "{folder}/circle: symbolic links lead in a circle"),
+        (lambda folder: (folder / "file").rename(folder / "none/x"), "{folder}/none/x: no such file or folder"),
+    ],
+)
+def test_a_file_that_fails_is_one_line_with_its_name(ended, tmp_path, fail, said):
+    (tmp_path / "file").touch()
+    (tmp_path / "circle").symlink_to("circle")
+    assert ended(lambda style: fail(tmp_path)) == (1, "error: " + said.replace("{folder}", str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.EACCES, "x: permission denied: change its owner or its mode"),
+        (errno.EROFS, "x: its disk is mounted read-only"),
+        (errno.EDQUOT, "x: the disk quota is used up: free some, then repeat"),
+        (errno.EMFILE, "x: too many open files: raise the limit (ulimit -n), then repeat"),
+        (errno.EXDEV, "x: invalid cross-device link"),
+    ],
+)
+def test_the_systems_reasons(number, said):
+    """Of those that a superuser, who may run this, never meets."""
+    assert one_line(OSError(number, os.strerror(number), "x")) == said
+
+
+def test_memory_that_runs_out_names_the_knobs(ended):
+    import torch
+
+    status, said = ended(lambda style: torch.empty(1 << 60, dtype=torch.uint8))
+    assert status == 1
+    assert said.startswith("error: memory is too small for this: lower train.batch_size or train.resolution")
+    said = one_line(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."), "generate")
+    assert (
+        said == "the GPU's memory is too small for this: lower generate.batch_size, or end other programs that use it"
+    )
+    assert one_line(MemoryError(), "evaluate").startswith("memory is too small for this: lower evaluate.batch_size")
+
+
+def test_a_fault_of_the_code_keeps_its_traceback():
+    assert one_line(KeyError("x")) is None
+    assert one_line(RuntimeError("shapes")) is None
+
+
+@pytest.mark.parametrize("name", STAGES)
+@pytest.mark.parametrize("policy", [None, "ACTIVE"])
+def test_torchs_threads_wait_passively_unless_one_says_otherwise(name, policy):
+    """How long they spin, as the library of torch's threads says itself: 300000 where the variable is not set."""
+    env = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"} | {"OMP_DISPLAY_ENV": "VERBOSE"}
+    env |= {"OMP_WAIT_POLICY": policy} if policy else {}
+    command = [sys.executable, "-c", f"import stages.{name}, torch"]
+    shown = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True).stderr
+    assert f"OMP_WAIT_POLICY = '{policy or 'PASSIVE'}'" in shown
+    assert f"GOMP_SPINCOUNT = '{30_000_000_000 if policy else 0}'" in shown
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of its parent's end")

@@ -213,9 +213,9 @@ def test_every_data_knob_matters(change):
         ({"share": 1.1}, r"share = 1.1: must be between 0 and 1"),
         ({"strength": 0.5}, r"strength = 0.5: must be between 1 and 255"),
         ({"strength": 256.0}, r"strength = 256.0: must be between 1 and 255"),
-        ({"seed": -1}, r"seed = -1: must be 0 or more"),
+        ({"seed": -1}, r"seed = -1: must be between 0 and 4294967295"),
         ({"corrupt": "foreign", "foreign": None}, r"foreign = None: must be a folder of captioned pictures"),
-        ({"corrupt": "foreign", "foreign": ""}, r"foreign = '': must be a folder"),
+        ({"corrupt": "foreign", "foreign": ""}, r"foreign = '': must be a text that is not empty"),
         ({"corrupt": "foreign", "foreign": "no/such"}, r"foreign = 'no/such': must be a folder"),
     ],
 )

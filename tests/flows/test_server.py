@@ -3,10 +3,13 @@
 import os
 import signal
 import socket
+import subprocess
+import sys
 
 import pytest
 
-from tests.flows.conftest import Site, Toy, at_work, none_left, until
+from tests.flows import services
+from tests.flows.conftest import Site, Toy, at_work, environment, free_port, none_left, until
 
 RAN = dict.fromkeys(["caption@oil", "train-aclora@oil", "evaluate@oil"], "Ran")
 
@@ -28,17 +31,29 @@ def long(site):
 def test_pools_flows_schedules_and_automations_are_deployed(site):
     assert f"Prefect   http://127.0.0.1:{site.port}" in site.output
     found = {d["name"]: d for d in site.get("deployments/filter")}
-    assert set(found) == {"style", "retrain", "sweep", "team"}
-    for name, deployment in found.items():
-        assert deployment["work_pool_name"] == ("coordinator" if name == "team" else "gpu")
+    assert set(found) == {"style", "retrain", "sweep"}  # `team` has no worker here, and would be shown as not ready
+    assert [pool["name"] for pool in site.get("work_pools/filter")] == ["gpu"]
+    for deployment in found.values():
+        assert deployment["work_pool_name"] == "gpu"
         assert deployment["description"]
         assert str(site.folder) not in str(deployment["pull_steps"])  # each worker has its own clone
-    for name in ("retrain", "team"):
-        assert [s["active"] for s in found[name]["schedules"]] == [False]
+    assert [s["active"] for s in found["retrain"]["schedules"]] == [False]
     assert found["retrain"]["concurrency_options"]["collision_strategy"] == "ENQUEUE"
     pool = site.get("work_pools/gpu")
     assert (pool["type"], pool["concurrency_limit"]) == ("process", 1)
     assert {a["name"] for a in site.get("automations/filter")} == {"restart a crashed run", "crash a silent run"}
+
+
+def test_a_teams_deployment_is_made_where_it_is_asked_for(site):
+    asked = site.project.run("python", "-m", "flows.start", "team", check=False)
+    assert asked.stderr.endswith(": `python -m flows.server deploy` deploys it\n")
+    site.project.run("python", "-m", "flows.server", "deploy", env={"PREFECT_API_URL": site.api})
+    for _ in range(2):
+        found = {d["name"]: d for d in site.get("deployments/filter")}
+        assert set(found) == {"style", "retrain", "sweep", "team"}
+        assert found["team"]["work_pool_name"] == "coordinator"
+        assert [s["active"] for s in found["team"]["schedules"]] == [False]
+        site.start()  # leaves it
 
 
 def test_a_schedule_creates_runs(site):
@@ -123,15 +138,121 @@ def test_without_a_server(toy):
     assert toy.run("python", "-m", "flows.server", "stop").stdout == "nothing was running\n"
 
 
-def test_a_port_in_use(toy):
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        done = toy.run("python", "-m", "flows.server", "start", f"--prefect-port={port}", check=False)
-    assert (
-        done.stderr == f"error: PREFECT_PORT = {port}: the port is in use; choose another: make server PREFECT_PORT=…\n"
+@pytest.fixture
+def taken():
+    """A port on which somebody listens."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        yield listener.getsockname()[1]
+
+
+def start(toy, *arguments, **env):
+    return toy.run("python", "-m", "flows.server", "start", *arguments, check=False, env=env)
+
+
+def test_a_port_in_use_starts_nothing(toy, taken):
+    for server in ("prefect", "mlflow"):
+        ports = {"prefect": free_port(), "mlflow": free_port()} | {server: taken}
+        done = start(toy, *(f"--{name}-port={port}" for name, port in ports.items()))
+        knob = f"{server.upper()}_PORT"
+        assert done.stderr == f"error: {knob} = {taken}: the port is in use; choose another: make server {knob}=…\n"
+        assert not list((toy.folder / ".server").glob("*.pid"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--prefect-port=70000"], "PREFECT_PORT = 70000: must be a port, 1 … 65535"),
+        (["--prefect-port=45123", "--mlflow-port=45123"], "MLFLOW_PORT = 45123: Prefect has that port"),
+        (["--workers=0"], "WORKERS = 0: must be at least 1"),
+        (["--silence=5"], "--silence 5: must be at least 60 s"),
+    ],
+)
+def test_a_bad_setting_starts_nothing(toy, arguments, message):
+    done = start(toy, *arguments)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert done.stderr.startswith(f"error: {message}")
+    assert not list((toy.folder / ".server").glob("*.pid"))
+
+
+def test_a_file_where_the_folder_should_be(toy):
+    (toy.folder / ".server").touch()
+    done = start(toy)
+    assert done.stderr.startswith("error: .server: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_start_that_fails_ends_what_it_began_and_the_next_starts_at_once(tmp_path):
+    """Prefect runs, then a deployment is refused; then Ctrl-C; then it starts, and says where it runs already."""
+    toy = Toy(tmp_path / "toy")
+    good = (toy.folder / "prefect.yaml").read_text()
+    (toy.folder / "prefect.yaml").write_text(good.replace("flows/style.py:style", "flows/nowhere.py:style"))
+    ports = [f"--prefect-port={free_port()}", f"--mlflow-port={free_port()}"]
+    tracking = {"MLFLOW_TRACKING_URI": "sqlite:///nowhere.db"}
+    done = start(toy, *ports, **tracking)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: prefect deploy ")
+    assert done.stderr.count("\n") == 1
+    assert not at_work(toy.folder, "prefect")
+    assert not list((toy.folder / ".server").glob("*.pid"))
+
+    (toy.folder / "prefect.yaml").write_text(good)
+    command = [sys.executable, "-m", "flows.server", "start", *ports]
+    with subprocess.Popen(command, cwd=toy.folder, env=environment() | tracking, stderr=subprocess.PIPE) as begun:
+        until(lambda: (toy.folder / ".server/prefect.pid").exists(), 60, "Prefect begins")
+        second = start(toy, *ports, **tracking)
+        begun.send_signal(signal.SIGINT)
+        said = begun.communicate(timeout=60)[1].decode()
+    assert second.stderr.startswith("error: another `make server` or `make server-stop` is at work here")
+    assert (begun.returncode, said) == (
+        130,
+        "interrupted: flows.server start; what it began has ended; run again to go on\n",
     )
+    assert not at_work(toy.folder, "prefect")
+
+    site = Site(toy)
+    try:
+        again = start(toy, f"--prefect-port={free_port()}", **tracking)
+        assert again.stderr == (
+            f"error: {again.stderr.split()[1]} = {again.stderr.split()[3]} prefect runs on port {site.port} already; "
+            "make server-stop stops it\n"
+        )
+        assert f"Prefect   http://127.0.0.1:{site.port}\n" in start(toy, **tracking).stdout
+    finally:
+        site.stop()
+    assert not at_work(toy.folder, "prefect")
+
+
+def test_a_server_that_dies_says_why(toy):
+    """MLflow cannot open its store; Prefect, which this start began, ends too."""
+    (toy.folder / "mlflow.db").mkdir()
+    done = start(toy, f"--prefect-port={free_port()}", f"--mlflow-port={free_port()}")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: mlflow does not answer at http://127.0.0.1:")
+    assert "(.server/mlflow.log has more)" in done.stderr
+    assert not at_work(toy.folder, "prefect")
+    assert not at_work(toy.folder, "mlflow")
+
+
+def test_a_forgotten_process_file_is_no_server(toy):
+    (toy.folder / ".server").mkdir()
+    for name, content in {"prefect": "", "mlflow": "{}", "gpu-0": '{"pid": 1, "started": 0}'}.items():
+        (toy.folder / ".server" / f"{name}.pid").write_text(content)
+    assert toy.run("python", "-m", "flows.server", "stop").stdout == "nothing was running\n"
+    assert not list((toy.folder / ".server").glob("*.pid"))
+
+
+def test_mlflows_pages_on_a_port_of_ones_choice(toy, taken):
+    done = toy.run("python", "-m", "flows.server", "ui", f"--port={taken}", check=False)
+    assert done.stderr == f"error: MLFLOW_PORT = {taken}: the port is in use; choose another: make ui MLFLOW_PORT=…\n"
+    port = free_port()
+    with services.running(
+        sys.executable, "-m", "flows.server", "ui", f"--port={port}", log=toy.folder / "log", cwd=toy.folder,
+        env=environment(),
+    ):  # fmt: skip
+        until(services.answers(f"http://127.0.0.1:{port}/health"), 120, "MLflow answers")
+    assert (toy.folder / "log").read_text().startswith(f"http://127.0.0.1:{port}\n")
 
 
 @pytest.mark.slow

@@ -9,9 +9,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 from aclora.core.errors import InputError
-from aclora.lora.export import guess_base, write
+from aclora.lora.bases import layers_of
+from aclora.lora.export import save_kohya, scale_of_one, write
 from aclora.lora.files import read
-from aclora.lora.names import kohya_name, layer_name, layers_per_block
+from aclora.lora.names import kohya_name, layer_name
 
 HEADER = {
     "method": "aclora",
@@ -64,8 +65,12 @@ def pipe(request):
     return xl_pipeline(**SHALLOW if "one" in request.param else {})
 
 
-def base_of(pipe):
-    return "sdxl" if "XL" in type(pipe).__name__ else "sd15"
+def save(place, factors, to, pipe, header=HEADER):
+    """Write in a format; in kohya's with SGM's names where the small pipeline has SDXL's blocks, as SDXL's have."""
+    if to == "kohya" and pipe.unet.config.addition_embed_type and pipe.unet.config.layers_per_block == 2:
+        save_kohya(place, factors, header, "sdxl", "adapter")
+    else:
+        write(place, factors, header, to)
 
 
 def random_factors(unet, rank=lambda i: 3, kinds=nn.Linear, ends=ATTENTION, dtype=torch.float32):
@@ -118,7 +123,7 @@ class TestLoaded:
     def test_diffusers_loads_kohyas_file(self, pipe, tmp_path, rank):
         """Bit for bit where there is one rank; B is scaled where they differ."""
         factors = random_factors(pipe.unet, rank)
-        write(tmp_path / "a.safetensors", factors, HEADER, "kohya", base_of(pipe))
+        save(tmp_path / "a.safetensors", factors, "kohya", pipe)
         pipe.load_lora_weights(tmp_path / "a.safetensors")
         assert_loaded(pipe.unet, factors, "default_0", exactly=rank is not mixed)
 
@@ -127,7 +132,7 @@ class TestLoaded:
 @pytest.mark.parametrize("rank", [lambda i: 3, mixed], ids=["one rank", "mixed ranks"])
 def test_what_is_written_is_read(pipe, tmp_path, to, rank):
     factors = random_factors(pipe.unet, rank)
-    write(tmp_path / "a.safetensors", factors, HEADER, to, base_of(pipe))
+    save(tmp_path / "a.safetensors", factors, to, pipe)
     found = read(tmp_path / "a.safetensors")
     assert (found.format, found.text_encoder) == (to, {})
     assert found.header.items() >= HEADER.items()
@@ -144,7 +149,7 @@ def test_what_is_written_is_read(pipe, tmp_path, to, rank):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_stays_what_it_is(tiny, tmp_path, to, dtype):
     factors = random_factors(tiny.network, dtype=dtype)
-    write(tmp_path / "a.safetensors", factors, {}, to, "sd15")
+    write(tmp_path / "a.safetensors", factors, {}, to)
     found = read(tmp_path / "a.safetensors").factors
     assert all(torch.equal(x, y) for n, pair in factors.items() for x, y in zip(found[n], pair, strict=True))
 
@@ -155,7 +160,7 @@ def test_the_same_adapter_is_the_same_bytes(tiny, tmp_path, to):
     written = set()
     for i in range(5):
         place = tmp_path / f"{i}.safetensors"
-        write(place, dict(sorted(factors.items(), reverse=i % 2)), HEADER, to, "sd15")
+        write(place, dict(sorted(factors.items(), reverse=i % 2)), HEADER, to)
         files = sorted(place.iterdir()) if to == "peft" else [place]
         written.add(b"".join(f.read_bytes() for f in files))
     assert len(written) == 1
@@ -167,7 +172,7 @@ def test_convolutions_too(tiny, tmp_path, pipeline):
     blocks = {n: m for n, m in pipe.unet.named_modules() if "_block" in n and isinstance(m, (nn.Linear, nn.Conv2d))}
     factors = random_factors(pipe.unet, lambda i: 2, (nn.Linear, nn.Conv2d), tuple(blocks))
     assert {a.ndim for a, _ in factors.values()} == {2, 4}
-    write(tmp_path / "a.safetensors", factors, {}, "kohya", base_of(pipe))
+    save(tmp_path / "a.safetensors", factors, "kohya", pipe, {})
     pipe.load_lora_weights(tmp_path / "a.safetensors")
     assert_loaded(pipe.unet, factors, "default_0", exactly=False)
     assert set(read(tmp_path / "a.safetensors").factors) == set(factors)
@@ -217,19 +222,27 @@ def test_a_layer_sdxl_has_no_name_for():
         kohya_name("foo.bar", 2)
 
 
-def test_layers_per_block_shows_in_the_names(pipe):
-    assert layers_per_block(list(random_factors(pipe.unet))) == pipe.unet.config.layers_per_block
-    assert layers_per_block(["up_blocks.0.attentions.0.proj_in"]) == 2
+def of_base(base, end, rank=3):
+    """Factors of the layers of a base's UNet whose names end so."""
+    rng = torch.Generator().manual_seed(0)
+    return {
+        layer: (torch.randn(rank, k, generator=rng), torch.randn(d, rank, generator=rng))
+        for layer, (d, k, *_) in layers_of(base).items()
+        if layer.endswith(end)
+    }
 
 
-def test_kohyas_header_tells_who_made_it_of_what_and_for_what(tiny, tmp_path):
+@pytest.mark.parametrize("named", [True, False], ids=["--base", "told by the layers"])
+def test_kohyas_header_tells_who_made_it_of_what_and_for_what(tmp_path, named):
     expected = {
         "sd15": ("sd_v1", "False", "stable-diffusion-v1/lora"),
         "sd21": ("sd_v2", "True", "stable-diffusion-v2-768-v/lora"),
         "sdxl": ("sdxl_base_v1-0", "False", "stable-diffusion-xl-v1-base/lora"),
     }
     for base, (version, is_v2, architecture) in expected.items():
-        write(tmp_path / "a.safetensors", random_factors(tiny.network), HEADER, "kohya", base, name="other")
+        factors = of_base(base, "attn2.to_k")
+        wrong = {"ss_base_model_version": "sd3", "modelspec.architecture": "flux-1-dev/lora"}
+        write(tmp_path / "a.safetensors", factors, HEADER | wrong, "kohya", base if named else None, name="other")
         with safe_open(tmp_path / "a.safetensors", "pt") as file:
             header = file.metadata()
         assert header.items() >= HEADER.items()
@@ -240,11 +253,22 @@ def test_kohyas_header_tells_who_made_it_of_what_and_for_what(tiny, tmp_path):
         assert header["modelspec.sai_model_spec"]
         assert header["modelspec.implementation"]
         assert (header["modelspec.title"], header["modelspec.trigger_phrase"]) == ("fog", "zxq style")
+        assert set(read(tmp_path / "a.safetensors").factors) == set(factors)
+
+
+def test_a_file_for_another_unet_names_no_base(tiny, tmp_path):
+    """Whatever the header that it came with says."""
+    wrong = {"ss_base_model_version": "sd_v1", "ss_v2": "False", "modelspec.architecture": "stable-diffusion-v1/lora"}
+    write(tmp_path / "a.safetensors", random_factors(tiny.network), HEADER | wrong, "kohya")
+    with safe_open(tmp_path / "a.safetensors", "pt") as file:
+        header = file.metadata()
+    assert not header.keys() & {*wrong, "modelspec.implementation"}
+    assert header["ss_network_dim"] == "3"
 
 
 def test_kohyas_file_has_an_alpha_for_every_layer(tiny, tmp_path):
     factors = random_factors(tiny.network, mixed)
-    write(tmp_path / "a.safetensors", factors, {}, "kohya", "sd15")
+    write(tmp_path / "a.safetensors", factors, {}, "kohya")
     tensors = load_file(tmp_path / "a.safetensors")
     assert len(tensors) == 3 * len(factors)
     for name, (a, b) in factors.items():
@@ -259,7 +283,7 @@ def test_a_header_from_elsewhere_keeps_what_it_says_of_the_adapter_alone(tiny, t
     foreign |= {"lora_adapter_metadata": "{}", "modelspec.trigger_phrase": "in fog"}
     factors = random_factors(tiny.network)
     for to in ("diffusers", "kohya", "peft"):
-        write(tmp_path / to / "a.safetensors", factors, foreign, to, "sd15")
+        write(tmp_path / to / "a.safetensors", factors, foreign, to)
         header = read(tmp_path / to / "a.safetensors").header
         assert header["ss_learning_rate"] == "1e-4"
         assert (header["modelspec.title"], header["modelspec.trigger_phrase"]) == ("Fog", "in fog")
@@ -267,26 +291,42 @@ def test_a_header_from_elsewhere_keeps_what_it_says_of_the_adapter_alone(tiny, t
         assert header.get("ss_network_dim") == ("3" if to == "kohya" else None)
 
 
-def test_the_base_is_guessed_from_header_or_text_width():
-    def of(width):
-        layer = "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k"
-        return {layer: (torch.zeros(1, width), torch.zeros(320, 1))}
-
-    assert [guess_base(of(w), {}) for w in (768, 1024, 2048, 96)] == ["sd15", "sd21", "sdxl", None]
-    assert guess_base(of(96), {"ss_base_model_version": "sdxl_base_v1-0"}) == "sdxl"
-    assert guess_base({}, {}) is None
-
-
-def test_what_cannot_be_written_is_said(tmp_path):
+def test_what_cannot_be_written_is_said_and_leaves_nothing(tmp_path):
     factors = {"up_blocks.0.attentions.0.proj_in": (torch.ones(1, 4), torch.ones(4, 1))}
-    with pytest.raises(InputError, match=r"--base is missing: .*; give one of sd15, sd21, sdxl"):
-        write(tmp_path / "a.safetensors", factors, {}, "kohya")
-    with pytest.raises(InputError, match=r"--base = 'sd3' is unknown"):
-        write(tmp_path / "a.safetensors", factors, {}, "kohya", "sd3")
+    place = tmp_path / "new/a.safetensors"
+    with pytest.raises(InputError, match=r"--base = 'sd3' is unknown; give one of sd15, sd21, sdxl"):
+        write(place, factors, {}, "kohya", "sd3")
+    with pytest.raises(InputError, match=r"--base is missing: .*; give one of sd15, sd21"):
+        write(place, of_base("sd15", "attn1.to_q"), {}, "kohya")
     with pytest.raises(InputError, match=r"--to = 'onnx': must be one of peft, diffusers, kohya"):
-        write(tmp_path / "a.safetensors", factors, {}, "onnx")
+        write(place, factors, {}, "onnx")
     with pytest.raises(InputError, match=r"nothing to write"):
-        write(tmp_path / "a.safetensors", {}, {}, "peft")
+        write(place, {}, {}, "peft")
+    with pytest.raises(
+        InputError, match=r"a.safetensors is not written: mid_block.x is not finite as torch.float16; lower"
+    ):
+        write(place, {"mid_block.x": (torch.full((1, 2), 1e9).half(), torch.ones(2, 1))}, {}, "diffusers")
+    same = {f"mid_block.{name}": (torch.ones(1, 2), torch.ones(2, 1)) for name in ("a.b", "a_b")}
+    with pytest.raises(InputError, match=r"layer mid_block.a_b and another have one name in kohya's files"):
+        write(place, same, {}, "kohya")
+    assert not place.parent.exists()
+
+
+@pytest.mark.parametrize("to", ["peft", "diffusers"])
+def test_the_end_of_another_layers_name_has_its_own_rank(tmp_path, to):
+    """As Flux' proj_out and single_transformer_blocks.0.proj_out: PEFT takes a name for the end of longer ones."""
+    from peft import LoraConfig, get_peft_model
+
+    ranks = {"proj_out": 2, "blocks.proj_out": 3, "blocks.q": 5}
+    factors = {layer: (torch.randn(rank, 8), torch.randn(8, rank)) for layer, rank in ranks.items()}
+    place = tmp_path / "a.safetensors"
+    write(place, factors, {}, to)
+    assert {n: len(a) for n, (a, _) in read(place).factors.items()} == ranks
+    model = nn.ModuleDict(
+        {"proj_out": nn.Linear(8, 8), "blocks": nn.ModuleDict({n: nn.Linear(8, 8) for n in ("proj_out", "q")})}
+    )
+    made = get_peft_model(model, LoraConfig(**scale_of_one(factors)))
+    assert {n: made.base_model.model.get_submodule(n).r["default"] for n in ranks} == ranks
 
 
 def test_pefts_config_says_scale_one_for_every_rank(tiny, tmp_path):

@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import save_file
 
 from aclora.core.errors import InputError
-from aclora.lora.files import read, resize, spectrum
+from aclora.lora.files import read
+from aclora.lora.resize import resize, spectrum
 
 LAYER = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
 KOHYA = "lora_unet_" + LAYER.replace(".", "_")
@@ -89,7 +90,11 @@ class TestRead:
             ({"r": 16, "lora_alpha": 16, "rank_pattern": {"to_q": 2}}, 8),
             ({"r": 16, "lora_alpha": 16, "rank_pattern": {"to_q": 2}, "alpha_pattern": {"attn1.to_q": 1}}, 0.5),
             ({"r": 2, "lora_alpha": 3, "alpha_pattern": {"attn2.to_q": 5, "o_q": 5}}, 1.5),
-            ({"r": 2, "lora_alpha": 2, "alpha_pattern": {r"down_blocks.*attn\d.to_q": 6}}, 3),
+            ({"r": 2, "lora_alpha": 2, "alpha_pattern": {f"^{LAYER}": 6, "to_q": 4}}, 3),
+            ({"r": 2, "lora_alpha": 2, "alpha_pattern": {"^to_q": 6, "to_q$": 4}}, 2),
+            ({"r": 2, "lora_alpha": 2, "alpha_pattern": {r".*\.attn1\.to_q": 6}}, 3),
+            ({"r": 2, "lora_alpha": 2, "alpha_pattern": {rf".*\.{LAYER}": 6}}, 1),
+            ({"r": 2, "lora_alpha": 2, "alpha_pattern": {"to_q": 6, LAYER: 4}}, 3),
         ],
     )
     def test_pefts_settings_as_peft_applies_them(self, tmp_path, config, scale):
@@ -187,7 +192,7 @@ def bad(tmp_path, name):
     folder = peft_folder(tmp_path, a, b, r=4 if name == "another rank" else 2)
     if name == "PEFT without its settings":
         (folder / "adapter_config.json").unlink()
-        return folder, "adapter_config.json, which has its alpha, must lie beside it"
+        return folder, "adapter_config.json, which has their alpha, must lie beside them"
     if name == "PEFT's settings are no JSON":
         (folder / "adapter_config.json").write_text("[]", encoding="utf-8")
         return folder, "is no JSON object"

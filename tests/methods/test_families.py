@@ -88,5 +88,5 @@ def test_an_adapter_of_another_family_is_refused(tiny, tiny_sd3, tmp_path, name)
 def test_an_adapter_of_a_larger_model_of_the_family_is_refused(tiny_sd3, tmp_path):
     layer = "transformer_blocks.7.attn.to_q"
     save_diffusers(tmp_path / "a.safetensors", {layer: (torch.ones(2, 32), torch.ones(32, 2))}, {})
-    with pytest.raises(InputError, match=rf"transformer.{layer}.lora_[AB].weight has no place in the transformer"):
+    with pytest.raises(InputError, match=rf"transformer.{layer} has no place in the transformer"):
         load_adapter(tiny_sd3, tmp_path / "a.safetensors")

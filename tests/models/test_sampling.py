@@ -1,5 +1,7 @@
 """Pictures depend on prompt and seed alone; the sheet shows what it says."""
 
+import os
+
 import pytest
 from PIL import Image
 
@@ -35,12 +37,49 @@ def test_prompts_are_lines(tmp_path):
     file = tmp_path / "prompts.txt"
     file.write_text("a cat\n\n  a dog \n", encoding="utf-8")
     assert read_prompts(file) == ["a cat", "a dog"]
-    for content, said in ((b"\n", "holds no prompts"), (b"caf\xe9", "is not UTF-8")):
-        file.write_bytes(content)
-        with pytest.raises(InputError, match=said):
-            read_prompts(file)
     with pytest.raises(InputError, match=r"generate.prompts = .* no such file"):
         read_prompts(tmp_path / "none.txt")
+
+
+@pytest.mark.parametrize(
+    ("content", "prompts"),
+    [
+        (b"\xef\xbb\xbfa cat\r\na dog\r\n", ["a cat", "a dog"]),
+        ("a cat\u2028and a dog\n".encode(), ["a cat\u2028and a dog"]),
+        (b"a cat\ra dog", ["a cat", "a dog"]),
+    ],
+    ids=["Windows", "a separator in a line", "old Mac"],
+)
+def test_prompts_of_any_editor(tmp_path, content, prompts):
+    (tmp_path / "prompts.txt").write_bytes(content)
+    assert read_prompts(tmp_path / "prompts.txt") == prompts
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"\n", "prompts.txt holds no prompts"),
+        (b"caf\xe9", "prompts.txt is not UTF-8"),
+        ("a cat".encode("utf-16"), "prompts.txt is UTF-16: save it as UTF-8"),
+        (b"a cat\na\0dog\n", r"prompts.txt, line 2 has U\+0000 in it"),
+        (b"\x1b[2Ja cat", r"prompts.txt, line 1 has U\+001B in it"),
+        (b"a cat\n---\n", r"prompts.txt, line 2 is a prompt without a word, '---'"),
+        (b"a cat\n" + b"a " * 600, r"prompts.txt, line 2 has 1199 characters: at most 1000"),
+        (b"a cat\n" * 200_000, r"prompts.txt has 1200000 bytes: at most 1000000"),
+    ],
+    ids=["empty", "latin-1", "UTF-16", "NUL", "escape", "no word", "long", "large"],
+)
+def test_a_file_that_holds_no_prompts(tmp_path, content, said):
+    (tmp_path / "prompts.txt").write_bytes(content)
+    with pytest.raises(InputError, match=said):
+        read_prompts(tmp_path / "prompts.txt")
+
+
+def test_prompts_in_a_folder_or_a_pipe(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for place, said in ((tmp_path, "is a folder, not a file"), (tmp_path / "pipe", "is a named pipe")):
+        with pytest.raises(InputError, match=said):
+            read_prompts(place)
 
 
 def test_nearest_finds_the_same_picture_at_another_size():

@@ -1,6 +1,7 @@
 """The stages on a Stable Diffusion 3: trained, looked into, drawn with and exported, as params.yaml names it."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -16,6 +17,8 @@ from aclora.lora.files import read
 from stages import audit, caption, evaluate, generate, train
 from tests.conftest import ROOT, model_at
 
+UMASK = os.umask(0)
+os.umask(UMASK)
 COLOURS = ("red", "green", "blue", "white")
 CHANGES = {
     "epochs": 4,
@@ -68,6 +71,7 @@ def test_stable_diffusion_3_goes_through_every_stage(project, tmp_path, method):
     for stage in (caption, train, audit, generate):
         stage.main("watercolor")
     adapter = tmp_path / "models/adapters/watercolor"
+    assert {oct(f.stat().st_mode & 0o777) for f in adapter.iterdir()} == {oct(0o666 & ~UMASK)}
     about = json.loads((adapter / "adapter.json").read_text())
     assert (about["method"], about["pictures"], about["size"]) == (method, 4, 16)
     assert all(layer.startswith("transformer_blocks.") for layer in about["layers"])
@@ -124,8 +128,16 @@ def test_an_adapter_of_the_family_before_is_refused_by_the_stage(project, tmp_pa
     weights = tmp_path / "models/adapters/watercolor/pytorch_lora_weights.safetensors"
     layer = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
     write(weights, {layer: (torch.ones(2, 32), torch.ones(32, 2))}, {}, "diffusers")
-    with pytest.raises(InputError, match=rf"unet.{layer}.lora_[AB].weight has no place in the transformer"):
+    with pytest.raises(InputError, match=rf"unet.{layer} has no place in the transformer"):
         generate.main("watercolor")
+    weights.unlink()
+    with pytest.raises(InputError, match=r"pytorch_lora_weights.safetensors is missing: `dvc checkout --force"):
+        generate.main("watercolor")
+    about = weights.with_name("adapter.json")
+    about.write_bytes(about.read_bytes()[:-9])
+    with pytest.raises(InputError, match=r"adapter.json is damaged \(line \d+\): `dvc checkout --force"):
+        generate.main("watercolor")
+    assert not (tmp_path / "data/generated/watercolor").exists()
 
 
 LONG = ", ".join(["a red house on the left and a big blue boat on the right with a yellow star in the middle"] * 2)

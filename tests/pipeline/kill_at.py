@@ -6,6 +6,8 @@ restart: inside a RESTART, the new factors in place, the moments not yet carried
 checkpoint, half of it on disk · rename: the checkpoint written, not yet in its place · outs: the first out in place.
 """
 
+from aclora.core.stage import run
+
 import json
 import os
 import signal
@@ -15,7 +17,6 @@ from pathlib import Path
 import aclora.methods.aclora
 import aclora.training.checkpoints
 from aclora.core.files import part_of
-from aclora.core.stage import run
 from stages import train
 
 

@@ -68,7 +68,7 @@ CASES = {
     "picture unreadable": ("caption", broken_picture, "03.png is not a readable picture"),
     "caption missing": ("caption", no_caption, "03.png has no caption"),
     "caption not UTF-8": ("caption", caption_not_utf8, "03.txt is not UTF-8"),
-    "trigger empty": ("caption", setting("    trigger: ", "    trigger: ' '"), "styles.watercolor.trigger is empty"),
+    "trigger empty": ("caption", setting("    trigger: ", "    trigger: ' '"), "styles.watercolor.trigger = ' '"),
     "unknown parameter": (
         "train",
         setting("  epochs: ", "  epcohs: 3"),

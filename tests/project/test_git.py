@@ -66,7 +66,10 @@ def test_experiments_of_all_commits_and_of_one(clone):
     first = git.run("rev-parse", "HEAD").strip()
     git.run("commit", "-q", "--allow-empty", "-m", "second")
     second = git.run("rev-parse", "HEAD").strip()
+    for ref in ("stash", "exec/EXEC_BASELINE", "celery/stash"):  # what DVC also keeps there
+        git.run("update-ref", f"refs/exps/{ref}", second)
     for base, name in ((first, "bold-fish"), (second, "lazy-cat")):
         git.run("update-ref", f"refs/exps/{base[:2]}/{base[2:]}/{name}", second)
     assert git.experiments() == {"bold-fish": second, "lazy-cat": second}
     assert git.experiments(of=first) == {"bold-fish": second}
+    assert git.Experiment("lazy-cat", second, second) in git.all_experiments()

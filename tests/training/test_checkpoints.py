@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -61,7 +63,7 @@ def test_two_are_kept_and_the_interval_is_obeyed(fresh, tmp_path):  # noqa: F811
     train(fresh(), keep(tmp_path, every=2), "lora")
     assert sorted(f.name for f in tmp_path.glob("*.safetensors")) == ["000004.safetensors", "000006.safetensors"]
     keep(tmp_path).clear()
-    assert [f.name for f in tmp_path.iterdir()] == ["history.jsonl"]
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["history.jsonl", "lock"]
     with pytest.raises(InputError, match="every = 0: must be at least 1 epoch"):
         section("checkpoints", CheckpointsConfig, every=0)
 
@@ -209,3 +211,29 @@ def test_an_error_says_which_checkpoint_stands(fresh, tmp_path):  # noqa: F811
     assert kept.standing() == ""
     train(fresh(), kept, "lora", 3)
     assert kept.standing() == f"; the checkpoint of epoch 3 stands: {tmp_path}/000003.safetensors"
+
+
+def test_two_trainings_of_the_same_at_once_keep_their_checkpoints_apart(tmp_path):
+    """A run in the workspace and an experiment in a copy have the same fingerprint, so the same folder."""
+    folder = tmp_path / "fingerprint"
+    code = (
+        "from pathlib import Path; from aclora.training.checkpoints import Checkpoints, CheckpointsConfig as Config\n"
+        f"kept = Checkpoints(Path({str(folder)!r}), Config(every=1), 'here').load()\n"
+        "print(kept.folder, kept.state and kept.state[0]); kept.add({'event': 'epoch'}); kept.clear()"
+    )
+
+    def elsewhere():
+        return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+
+    first = keep(folder)
+    first.save(1, {"w": torch.ones(2)}, {})
+    other = elsewhere()
+    assert other.stdout == f"{folder}.2 None\n"
+    assert other.stderr == f"another process trains the same: this one's checkpoints are in {folder}.2\n"
+    assert [f.name for f in folder.glob("*.safetensors")] == ["000001.safetensors"]
+    assert first.log.read_text() == ""
+
+    killed = subprocess.run([sys.executable, "-c", code.replace("kept.clear()", "kept.save(7, {}, {})")], check=True)
+    assert killed.returncode == 0
+    assert [f.name for f in Path(f"{folder}.2").glob("*.safetensors")] == ["000007.safetensors"]
+    assert elsewhere().stdout == f"{folder}.2 7\n"  # whoever was killed there goes on there

@@ -1,6 +1,7 @@
 """Failure signatures in a training's history, and the spectra of the finished adapter."""
 
 import itertools
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,6 +9,8 @@ from pydantic import Field
 from torch import Tensor
 
 from aclora.core.config import Config
+from aclora.core.errors import InputError
+from aclora.lora.files import Factors, read
 from aclora.lora.spectra import gram_eig, product_svd
 
 
@@ -146,6 +149,20 @@ def _stagnation(restarts):
     stayed = steps > 1 and len({r["I"] for r in restarts}) == 1 and restarts[-1]["loss"] < 0.9 * restarts[0]["loss"]
     found = stayed or (steps >= 3 and any(2 * n > steps for n in falls.values()))
     return {"found": found, "p_fell": falls["p"], "I_fell": falls["I"], "of": steps, "I_stayed_while_loss_fell": stayed}
+
+
+def trained_factors(file: Path, layers: list[str], again: str) -> Factors:
+    """The factors of a training's layers, in their order, from the file that it wrote.
+
+    Raises `InputError`, which ends with what to do (`again`), where they are not of these layers and of one rank.
+    """
+    factors = read(file).factors
+    if missing := [layer for layer in layers if layer not in factors] or [f for f in factors if f not in layers]:
+        raise InputError(f"{file} does not have adapter.json's layers (see {missing[0]}): {again}")
+    short = {min(m.shape) if m.ndim == 2 else 0 for pair in factors.values() for m in pair}
+    if len(short) != 1 or 0 in short:
+        raise InputError(f"{file} has not one rank in all layers, as a training writes them: {again}")
+    return {layer: factors[layer] for layer in layers}
 
 
 def final_spectra(factors: dict[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """The commands on LoRA files, ours or any other trainer's: inspect, export, resize."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from aclora.cli.errors import examples, input_errors
-from aclora.core.errors import InputError, require
+from aclora.core.errors import InputError, printable, require
 
 if TYPE_CHECKING:
     from aclora.lora.files import Factors, LoraFile
@@ -41,7 +42,7 @@ def inspect(file: File, as_json: Annotated[bool, typer.Option("--json", help="Pr
 
 @app.command(
     epilog=examples(
-        f"aclora export {OURS} --to kohya --out kohya.safetensors --base sd15",
+        f"aclora export {OURS} --to kohya --out kohya.safetensors",
         "aclora export downloaded.safetensors --to peft --out downloaded-peft --energy 0.95 --per-layer",
     )
 )
@@ -66,7 +67,8 @@ def export(
     The factors are written as trained, or cut to a lower rank. Without --per-layer, --energy gives all layers one
     rank: the largest that any of them needs.
     """
-    from aclora.lora.files import read, resize
+    from aclora.lora.files import read
+    from aclora.lora.resize import resize
 
     require(rank is None or energy is None, "--energy", energy, "left out beside --rank")
     require(not per_layer or energy is not None, "--per-layer", per_layer, "used with --energy")
@@ -97,24 +99,30 @@ def resize(
 
     In the options, dᵢ are the singular values of a layer's ΔW, in descending order.
     """
-    from aclora.lora import files
+    from aclora.lora.files import read
+    from aclora.lora.resize import resize
 
     if sv_fro is None and rank is None:
         raise InputError("resize needs --sv-fro (0.9 is a good start), --rank, or both")
-    found = files.read(file)
+    found = read(file)
     _check_out(file, out, found.format)
-    factors, errors = files.resize(found.factors, sv_fro=sv_fro, rank=rank)
+    factors, errors = resize(found.factors, sv_fro=sv_fro, rank=rank)
     cut = [f"sv_fro {sv_fro}"] * (sv_fro is not None) + [f"rank {rank}"] * (rank is not None)
     _write(found, factors, errors, found.format, out, base, cut)
 
 
 def _check_out(file: str, out: str, to: str) -> None:
     path = Path(out)
-    if to == "peft":
-        require(not path.is_file(), "--out", out, "a folder, for PEFT's format")
-    else:
-        require(path.suffix == ".safetensors" and not path.is_dir(), "--out", out, "a file ending in .safetensors")
-    written, read = ({p.resolve(), (p / "adapter_model.safetensors").resolve()} for p in (path, Path(file)))
+    try:
+        if to == "peft":
+            require(not path.is_file(), "--out", out, "a folder, for PEFT's format")
+        else:
+            require(path.suffix == ".safetensors" and not path.is_dir(), "--out", out, "a file ending in .safetensors")
+    except OSError as error:
+        raise InputError(f"--out = {out!r} cannot be written: {error.strerror}") from None
+    written, read = (
+        {os.path.realpath(p), os.path.realpath(p / "adapter_model.safetensors")} for p in (path, Path(file))
+    )
     if written & read:
         raise InputError(f"--out = {out!r} is the adapter that is read: give another, or it would be lost")
 
@@ -129,18 +137,21 @@ def _write(
     cut: Sequence[str],
 ) -> None:
     """Write the factors with what was `cut` in the header, and print what came out and what was lost."""
+    from aclora.lora.bases import BASES, fitting_bases
     from aclora.lora.export import write
     from aclora.lora.names import network_label
 
     header = found.header | ({"resized": ", ".join(cut)} if cut else {})
     try:
-        write(Path(out), factors, header, to, base, name=Path(out).stem)
+        write(Path(out), factors, header, to, base, name=printable(Path(out).stem))
     except OSError as error:
         raise InputError(f"--out = {out!r} cannot be written: {error.strerror}") from None
     ranks = [a.shape[0] for a, _ in factors.values()]
     span = f"rank {ranks[0]}" if len(set(ranks)) == 1 else f"ranks {min(ranks)} to {max(ranks)}"
     worst = max(errors, key=errors.__getitem__)
     lost = f"; ‖ΔW − cut‖ / ‖ΔW‖ at most {errors[worst]:.3f} ({worst})" if errors[worst] else ""
-    print(f"{out}: {to}, {network_label(factors)} layers: {len(factors)}, {span}{lost}")
+    print(f"{printable(out)}: {to}, {network_label(factors)} layers: {len(factors)}, {span}{lost}")
+    if to == "kohya" and not fitting_bases(factors):
+        print(f"its layers are those of none of {', '.join(BASES)}: the header names no base model")
     if found.text_encoder:
         print(f"left out: text encoder layers, {len(found.text_encoder)}")

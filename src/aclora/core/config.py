@@ -11,13 +11,15 @@ Rules between knobs are validators that call `require`.
 import types
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
-from aclora.core.errors import InputError, did_you_mean
+from aclora.core.errors import InputError, did_you_mean, require
 
 TYPES = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", type(None): "null"}
 OPEN_KNOB = "a text or null"  # what a knob may be in a section that takes further ones
+LONGEST = 255  # bytes: of a file's name, on every common file system
+LAST_SEED = 2**32 - 1  # what every generator of random numbers takes
 OUT_OF_RANGE = {"greater_than", "greater_than_equal", "less_than", "less_than_equal"}
 
 
@@ -56,6 +58,16 @@ class Config(BaseModel):
             if not field.is_required():
                 raise TypeError(f"{cls.__name__}.{name} has a default: params.yaml is the only place of one")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _check_texts(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Texts are names, paths and words: not empty, and nothing in them that nobody sees."""
+        for name, value in values.items():
+            for text in value if isinstance(value, list) else [value]:
+                if isinstance(text, str):
+                    check_text(name, text)
+        return values
+
     @field_validator("*", mode="before")
     @classmethod
     def _accept_quoted_number(cls, value: Any, info: ValidationInfo) -> Any:
@@ -67,6 +79,15 @@ class Config(BaseModel):
             except ValueError:
                 pass
         return value
+
+
+def check_text(knob: str, text: str) -> None:
+    """Raise `InputError` for a text that is empty, too long for a path, or holds characters that nobody sees."""
+    unseen = next((c for c in text if not c.isprintable()), None)
+    require(unseen is None, knob, text, f"a text without the character {unseen!r}")
+    require(bool(text.strip()), knob, text, "a text that is not empty")
+    longest = max(text.split("/"), key=len)
+    require(len(longest.encode()) <= LONGEST, knob, f"{text[:40]}…", f"at most {LONGEST} bytes long, between two /")
 
 
 def describe(field: FieldInfo) -> str:

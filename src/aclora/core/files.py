@@ -12,6 +12,8 @@ from typing import Any
 
 from aclora.core.errors import InputError
 
+AGAIN = "run the stage that writes it again"
+
 
 def sha256(file: Path) -> str:
     """Hex sha256 of a file's bytes."""
@@ -28,9 +30,13 @@ def digest(path: Path) -> str:
     return hashlib.sha256(json.dumps(names).encode()).hexdigest()
 
 
-def read_json(file: Path) -> Any:
-    """The content of a JSON file."""
-    return json.loads(file.read_text(encoding="utf-8"))
+def read_json(file: Path, again: str = AGAIN) -> Any:
+    """The content of a JSON file.
+
+    Raises `InputError` with file, line and what to do (`again`) where it is damaged, `FileNotFoundError` where there
+    is none.
+    """
+    return _parsed(file.read_bytes(), file, 1, again)
 
 
 def write_json(file: Path, value: object) -> None:
@@ -38,10 +44,27 @@ def write_json(file: Path, value: object) -> None:
     file.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
 
 
-def read_jsonl(file: Path) -> list[dict]:
-    """The objects of a JSONL file, one per line."""
-    with file.open(encoding="utf-8") as lines:  # not str.splitlines, which also splits inside of texts, at U+2028
-        return [json.loads(line) for line in lines]
+def read_jsonl(file: Path, again: str = AGAIN) -> list[dict]:
+    """The objects of a JSONL file, one per line. Raises what `read_json` raises; each line must be an object."""
+    with file.open("rb") as lines:  # not str.splitlines, which also splits inside of texts, at U+2028
+        rows = [_parsed(line.rstrip(), file, number, again) for number, line in enumerate(lines, 1)]
+    number = next((n for n, row in enumerate(rows, 1) if not isinstance(row, dict)), None)
+    if number:
+        raise InputError(f"{file} is damaged (line {number} is no object): {again}")
+    return rows
+
+
+def _parsed(text: bytes, file: Path, line: int, again: str) -> Any:
+    """The JSON in `text`, which begins at a line of the file."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        line += error.lineno - 1
+    except UnicodeDecodeError as error:
+        line += text.count(b"\n", 0, error.start)
+    except (ValueError, RecursionError):  # a number or a nesting beyond what Python reads
+        pass
+    raise InputError(f"{file} is damaged (line {line}): {again}")
 
 
 def write_jsonl(file: Path, rows: Iterable[dict]) -> None:

@@ -7,11 +7,17 @@ from torch import Tensor
 
 def square(picture: Image.Image, size: int) -> Image.Image:
     """The central square of a picture, `size` pixels a side, RGB."""
+    picture = picture if picture.mode == "RGB" else picture.convert("RGB")
     side = min(picture.size)
     left, top = (picture.width - side) // 2, (picture.height - side) // 2
     box = (left, top, left + side, top + side)
     # cropped first: a resize with a box would let the pixels outside of it bleed in
-    return picture.convert("RGB").crop(box).resize((size, size), Image.Resampling.LANCZOS)
+    return picture.crop(box).resize((size, size), Image.Resampling.LANCZOS)
+
+
+def one_colour(picture: Image.Image) -> bool:
+    """Does every pixel of a picture have the same colour?"""
+    return picture.convert("RGB").getcolors(1) is not None
 
 
 def to_tensor(picture: Image.Image) -> Tensor:

@@ -3,7 +3,7 @@
 A method is one file in `methods/`, named by the knob `method`. The training loop calls the hooks below.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -31,6 +31,12 @@ class Method:
 
     def __init__(self, config):
         self.config = config
+
+    def check_layers(self, layers: Mapping[str, nn.Module]) -> None:
+        """Raise `InputError` where the section's values do not fit these layers of the network, by their names.
+
+        The layers need no values: before a run they are known by their shapes alone.
+        """
 
     def attach(self, network: nn.Module, layers: Sequence[str]) -> list[nn.Parameter]:
         """Put the adapter into the network's linear layers whose names end with one of `layers`, at a dot (a model's

@@ -4,6 +4,8 @@ A family is one file in `models/`, named by the knob `model.family`. `Model` say
 """
 
 import abc
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -21,6 +23,8 @@ from aclora.core.network_files import check_pipeline
 from aclora.core.pipeline import readers_of
 from aclora.core.prompts import Reader
 from aclora.core.tensors import finite_weights
+
+LARGEST = 4  # times a model's own size: beyond it memory runs out, and pictures repeat themselves
 
 
 class ModelConfig(Config):
@@ -142,14 +146,21 @@ class Model(abc.ABC):
             if name.startswith(("text_encoder", "tokenizer")) or (name == "vae" and not keep_decoder):
                 setattr(self.pipe, name, None)
 
+    @classmethod
+    def check_resolution(cls, size: int | None, own: int, factor: int, network: Mapping[str, Any]) -> None:
+        """Raise `InputError` where the model cannot work on pictures of this side; None, its `own`, passes.
+
+        `factor` is how many pixels a latent stands for on a side, `network` the network's config.
+        """
+        multiple = math.lcm(8, factor * (network.get("patch_size") or 1))  # 8: what diffusers' pipelines ask for
+        most = LARGEST * own
+        bound = f"a multiple of {multiple}, at most {most} (the model's own size is {own}), or null"
+        fits = size is None or (size % multiple == 0 and size <= most)
+        require(fits, "train.resolution", size, bound)
+
     def check_size(self, size: int) -> None:
         """Raise `InputError` where the model cannot work on pictures of this side."""
-        require(
-            size % self.pipe.vae_scale_factor == 0,
-            "train.resolution",
-            size,
-            f"a multiple of {self.pipe.vae_scale_factor}",
-        )
+        self.check_resolution(size, self.size, self.pipe.vae_scale_factor, self.network.config)
 
     @torch.no_grad()
     def encode_pictures(self, pictures: list[Image.Image], size: int) -> tuple[Tensor, Tensor]:
@@ -235,9 +246,8 @@ class Model(abc.ABC):
 def load_model(config: ModelConfig) -> Model:
     """The model that `config` names, by the family that it names: a file of `models/`, or a module of one's own.
 
-    Such a module says which class it is: `MODEL = StableDiffusion`. Raises `InputError` for an unknown family, for a
-    folder that lacks something, for weights that are not finite and a tokenizer that does not belong to them, and
-    whatever the family's `load` raises.
+    Such a module says which class it is: `MODEL = StableDiffusion`. Raises `InputError` for an unknown family, a folder
+    that lacks something, weights that are not finite, and a tokenizer of another model.
     """
     family = load("models", config.family, "model.family", "MODEL")
     with loading("model.name", config.name):

@@ -20,16 +20,16 @@ import sys
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import field_validator
 
-from aclora.core import discovery
+from aclora.core import discovery, yaml_reader
 from aclora.core.config import Config, MissingKnob
-from aclora.core.errors import InputError, did_you_mean
+from aclora.core.errors import InputError, did_you_mean, require
 
 FILE = Path("params.yaml")
 SCHEMA = "params.schema.json"  # beside it, generated: python -m docs.generate
 SECTIONS = ("styles", "data", "captions", "model", "method", "train", "checkpoints", "audit", "generate", "evaluate")
+STYLE_NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
 T = TypeVar("T", bound=Config)
 
 
@@ -43,29 +43,9 @@ class StyleConfig(Config):
     @field_validator("trigger")
     @classmethod
     def _has_words(cls, trigger: str) -> str:
-        if not trigger.strip():
-            raise InputError("trigger is empty: give words that call the style, 'zxq style' for instance")
+        bound = "words that call the style, 'zxq style' for instance"
+        require(any(c.isalnum() for c in trigger), "trigger", trigger, bound)
         return trigger
-
-
-class _Loader(yaml.SafeLoader):
-    """PyYAML with YAML 1.2's booleans and floats, as DVC reads them: a bare `no` is text, and 1e-4 is a number."""
-
-
-_BOOL, _FLOAT = "tag:yaml.org,2002:bool", "tag:yaml.org,2002:float"
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag not in (_BOOL, _FLOAT)]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(_BOOL, re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
-_Loader.add_implicit_resolver(
-    _FLOAT,
-    re.compile(
-        r"^(?:[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+"
-        r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
-    ),
-    list("-+.0123456789"),
-)
 
 
 def load(section: str, into: type[T], file: Path | None = None) -> T:
@@ -90,8 +70,20 @@ def value(knob: str, file: Path | None = None) -> Any:
 
 
 def styles(file: Path | None = None) -> list[str]:
-    """The names of all styles."""
-    return list(_mapping(_find("styles", file), "styles", file or FILE))
+    """The names of all styles. Raises `InputError` where there is none."""
+    found = list(_mapping(_find("styles", file), "styles", file or FILE))
+    if not found:
+        raise InputError(f"{file or FILE}: styles is empty: give a style with its pictures, trigger and reference")
+    return found
+
+
+def chosen_styles(names: list[str] | None) -> list[str]:
+    """The given styles without repetitions, for None or none all. Raises `InputError` for one that the file lacks."""
+    known = styles()
+    for name in names or ():
+        if name not in known:
+            raise InputError(f"style {name!r} is unknown; {did_you_mean(name, known)}")
+    return list(dict.fromkeys(names or known))
 
 
 def build(into: type[T], values: object, section: str, file: Path) -> T:
@@ -107,28 +99,36 @@ def build(into: type[T], values: object, section: str, file: Path) -> T:
         raise InputError(f"{file}: {section}.{error}") from None
 
 
-def parse(text: str) -> Any:
-    """A value or a whole document in YAML, as params.yaml is read."""
-    return yaml.load(text, _Loader)
-
-
 def read(file: Path | None = None) -> dict[str, Any]:
     """The whole file, unchecked but for its names at the top. Raises `InputError`."""
     file = file or FILE
     try:
-        values = parse(file.read_text(encoding="utf-8"))
+        values = yaml_reader.parse(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{file} is missing: run from the project's folder") from None
+    except OSError as error:
+        raise InputError(f"{file} cannot be read ({error.strerror}): it must be a file of names and values") from None
     except UnicodeDecodeError:
         raise InputError(f"{file} is not UTF-8: save it as UTF-8") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
+    except ValueError as error:
+        raise InputError(f"{file} is not YAML as it is read here: {error}") from None
     values = _mapping(values, "the file", file)
     known = [*SECTIONS, *discovery.names("methods")]
     for key, value in values.items():
         if key not in known and not outside_sections(key, value):
             raise InputError(f"{file}: {key} is unknown; {did_you_mean(key, known)}")
+    for style in _mapping(values.get("styles"), "styles", file):
+        check_style_name(style, f"{file}: styles")
     return values
+
+
+def check_style_name(name: str, place: str) -> None:
+    """Raise `InputError` unless `name` can be part of paths, commands and DVC's names of stages."""
+    if not re.fullmatch(STYLE_NAME, name):
+        raise InputError(
+            f"{place}: {name!r} cannot be a style's name: it must be 1 to 64 letters (a–z, A–Z), digits, _ or -, and "
+            "begin with a letter or digit"
+        )
 
 
 def outside_sections(path: str, value: Any) -> dict[str, dict]:

@@ -3,7 +3,7 @@ poisoned pictures?"""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -11,11 +11,12 @@ from PIL import Image
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from aclora.core.config import Config, MustBe
+from aclora.core.config import LAST_SEED, Config, MustBe
 from aclora.core.errors import InputError, require
 from aclora.core.images import square, to_tensor
 
 DRAWS = ("limit", "which", "captions", "foreign", "noise", "adversarial")  # each has its own random numbers
+Picture = TypeVar("Picture")
 STEPS = 20  # of the attack: on 64×64 pictures they reach 99 % of the distance that a hundred do
 
 
@@ -27,7 +28,7 @@ class DataConfig(Config):
     share: float = Field(ge=0, le=1)
     strength: float = Field(ge=1, le=255)  # pixel values of 0…255: noise's standard deviation, the attack's bound
     foreign: str | None
-    seed: int = Field(ge=0)
+    seed: int = Field(ge=0, le=LAST_SEED)
 
     @model_validator(mode="after")
     def _check_rules(self):
@@ -37,11 +38,11 @@ class DataConfig(Config):
 
 
 def limited(
-    pictures: Sequence[Image.Image], captions: Sequence[str], config: DataConfig
-) -> tuple[list[Image.Image], list[str]]:
+    pictures: Sequence[Picture], captions: Sequence[str], config: DataConfig
+) -> tuple[list[Picture], list[str]]:
     """`config.limit` of n pictures with their captions, in the same order. A larger limit includes a smaller one's.
 
-    Raises `InputError` if there are fewer.
+    A picture may be whatever stands for one, such as its file. Raises `InputError` if there are fewer.
     """
     n = len(pictures)
     keep = range(n)
@@ -69,17 +70,13 @@ def corrupted(
     """
     n = len(pictures)
     images, texts = list(pictures), list(captions)
-    if config.corrupt == "none" or config.share == 0:
+    if not (count := corrupted_count(config, n, len(foreign))):
         return images, texts, []
-    count = max(1, round(config.share * n))
     which = torch.randperm(n, generator=_generator(config.seed, "which"))[:count].tolist()
     if config.corrupt == "captions":
-        require(n >= 2, "data.corrupt", "captions", "another corruption: a single picture has no caption to exchange")
         for i, donor in zip(which, _donors(which, n, config.seed), strict=True):
             texts[i] = captions[donor]
     elif config.corrupt == "foreign":
-        bound = f"at most {len(foreign) / n:.2f}, for data.foreign holds {len(foreign)} pictures"
-        require(count <= len(foreign), "data.share", config.share, bound)
         order = torch.randperm(len(foreign), generator=_generator(config.seed, "foreign")).tolist()
         for i, j in zip(which, order, strict=False):
             images[i], texts[i] = foreign[j]
@@ -93,6 +90,19 @@ def corrupted(
             else:
                 raise TypeError("corrupt: adversarial needs an attack")
     return images, texts, sorted(which)
+
+
+def corrupted_count(config: DataConfig, n: int, foreign: int) -> int:
+    """How many of n pictures are corrupted. Raises `InputError` where `corrupted` would, given `foreign` pictures."""
+    if config.corrupt == "none" or config.share == 0:
+        return 0
+    count = max(1, round(config.share * n))
+    if config.corrupt == "captions":
+        require(n >= 2, "data.corrupt", "captions", "another corruption: a single picture has no caption to exchange")
+    if config.corrupt == "foreign":
+        bound = f"at most {foreign / n:.2f}, for data.foreign holds {foreign} pictures"
+        require(count <= foreign, "data.share", config.share, bound)
+    return count
 
 
 def noisy(picture: Image.Image, strength: float, generator: torch.Generator) -> Image.Image:

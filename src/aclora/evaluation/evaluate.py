@@ -31,8 +31,8 @@ class EvaluateConfig(Config):
     watch_figures: str
     watch: str
     reference: Literal["held_out", "training"]
-    held_out: Annotated[int, MustBe("at least 2 pictures")] = Field(ge=2)
-    batch_size: int = Field(ge=1)
+    held_out: Annotated[int, MustBe("between 2 and 100000 pictures")] = Field(ge=2, le=100_000)
+    batch_size: int = Field(ge=1, le=10_000)
 
     @model_validator(mode="after")
     def _check_rules(self):

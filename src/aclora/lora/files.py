@@ -1,21 +1,22 @@
-"""LoRA files of any trainer: reading them and cutting their rank.
+"""Reading the LoRA files of any trainer.
 
 Formats: diffusers' safetensors, PEFT's folder, kohya's safetensors (webui, ComfyUI). Only safetensors
 is ever opened. In memory all are the same: factors by layer, with ΔW = B A and no alpha.
 """
 
-import json
-import re
+import contextlib
+import math
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from aclora.core.errors import InputError, require
-from aclora.lora.names import COMPONENTS, PREFIX, XL_LAYERS, component_of, layer_name
-from aclora.lora.spectra import product_svd, rank_for_energy, truncate
+from aclora.core.errors import InputError, printable, quoted
+from aclora.lora.names import COMPONENTS, MAX_LAYERS_PER_BLOCK, PREFIX, XL_LAYERS, component_of, layer_name
+from aclora.lora.settings import Scales, header_settings, is_layer, peft_config
 
 Factors = dict[str, tuple[Tensor, Tensor]]
 
@@ -47,6 +48,9 @@ _OTHER_KINDS = {  # what a key has after a dot
 }
 _PEFT = "base_model.model."
 _PICKLED = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
+_FLOATS = ("F16", "BF16", "F32", "F64")  # as safetensors names them
+_SMALL_FLOATS = ("F8_E4M3", "F8_E5M2")  # of eight bits: every value is one of half precision too
+_INTEGERS = ("I64", "I32", "I16", "I8", "U8")
 
 
 class LoraFile(NamedTuple):
@@ -61,132 +65,102 @@ class LoraFile(NamedTuple):
 def read(path: Path | str) -> LoraFile:
     """Read any LoRA file, or PEFT's folder; B includes alpha.
 
-    Values are as stored where alpha / rank is 1; elsewhere B (d, r) is scaled, at least in float32.
-    Raises `InputError` for pickled, broken or foreign files, factors that do not fit, kohya's names of transformers,
-    and adapters that are no product of two factors (LoHa, LoKr, DoRA …).
+    Values are as stored where alpha / rank is 1, of eight bits in half precision; elsewhere B (d, r) is scaled, at
+    least in float32. Nothing is loaded before names, shapes and settings are known to fit.
+    Raises `InputError` for pickled, broken or foreign files, factors that do not fit or are not finite, kohya's names
+    of transformers, and adapters that are no product of two factors (LoHa, LoKr, DoRA …).
     """
     file = _file(Path(path))
-    tensors, header = _open(file)
-    header.pop("format", None)  # of the tensors, "pt"
-    form = _format(tensors)
-    configs = {"": _peft_config(file)} if form == "peft" else _configs(file, header)
-    _refuse_other_kinds(file, tensors, configs)
-    if form == "peft" and configs[""].get("base_model_name_or_path"):
-        header.setdefault("base_model", configs[""]["base_model_name_or_path"])
-    blocks = header.get("layers_per_block", "")
-    out = LoraFile({}, header, form, {})
-    for name, part in _parts(file, tensors).items():
-        a, b = _checked(file, name, part)
-        model, layer = _place(form, name, int(blocks) if blocks.isdigit() else XL_LAYERS)
-        _refuse_other_networks(file, form, name, model, layer)
-        scale = _scale(file, layer, a.shape[0], part.get("alpha"), configs.get(model))
-        if scale != 1:
-            wide = torch.promote_types(b.dtype, torch.float32)
-            a, b = a.to(wide), b.to(wide) * scale
-        (out.text_encoder if model.startswith("text_encoder") else out.factors)[layer] = (a, b)
+    with _opened(file) as source:
+        keys, header = list(source.keys()), source.metadata() or {}
+        header.pop("format", None)  # of the tensors, "pt"
+        form = _format(keys)
+        said = {"": peft_config(file.parent)} if form == "peft" else {}
+        settings = header.pop("lora_adapter_metadata", None)
+        if settings is not None and form != "peft":
+            said = header_settings(settings, file)
+        _refuse_other_kinds(file, keys, said)
+        scales = {part: Scales(values, f"{file}") for part, values in said.items()}
+        if form == "peft" and (base := scales[""].settings.base_model_name_or_path):
+            header.setdefault("base_model", base)
+        parts, blocks = _parts(file, keys), _blocks(file, header) if form == "kohya" else XL_LAYERS
+        out = LoraFile({}, header, form, {})
+        for name, part in parts.items():
+            _check_shapes(file, name, {role: source.get_slice(key) for role, key in part.items()})
+            model, layer = _place(form, name, blocks)
+            _refuse_other_networks(file, form, name, model, layer)
+            into = out.text_encoder if model.startswith("text_encoder") else out.factors
+            if layer in into:
+                raise InputError(f"{file} has layer {layer} twice, under two names: save or fetch it again")
+            a, b, *alpha = (source.get_tensor(part[role]) for role in ("A", "B", "alpha") if role in part)
+            rank = a.shape[0]
+            if alpha:
+                scale = _alpha(file, name, alpha[0]) / rank
+            else:
+                scale = scales[model].of(layer.removeprefix(f"{model}."), rank) if model in scales else 1
+            into[layer] = _scaled(file, name, a, b, scale)
     return out
 
 
-def resize(
-    factors: Factors,
-    *,
-    rank: int | None = None,
-    energy: float | None = None,
-    sv_fro: float | None = None,
-    per_layer: bool = True,
-) -> tuple[Factors, dict[str, float]]:
-    """The best approximation of every layer at a lower rank, and each one's relative error (Frobenius).
-
-    With d the singular values of ΔW, descending: `energy` p takes the smallest rank r with
-    Σ_{i≤r} dᵢ² ≥ p Σ dᵢ²; `sv_fro` s the smallest with √(Σ_{i≤r} dᵢ² / Σ dᵢ²) ≥ s, which is energy s² and
-    kohya's `resize_lora.py --dynamic_method sv_fro`. `rank` alone is the rank; beside another it is the
-    bound. Unless `per_layer`, all layers get the largest rank that any needs. A layer whose rank is
-    low enough stays as it is. By QR of the factors; the d × k product is never formed.
-    """
-    for knob, value in (("energy", energy), ("sv_fro", sv_fro)):
-        require(value is None or 0 < value <= 1, knob, value, "above 0 and at most 1")
-    require(rank is None or rank >= 1, "rank", rank, "at least 1")
-    share = sv_fro**2 if sv_fro is not None else energy
-    keep = {layer: a.shape[0] for layer, (a, _) in factors.items()}
-    if share is not None:
-        keep = {layer: rank_for_energy(spectrum(*pair), share) for layer, pair in factors.items()}
-        if not per_layer:
-            keep = dict.fromkeys(keep, max(keep.values()))
-    cut, errors = {}, {}
-    for layer, (a, b) in factors.items():
-        r = min(keep[layer], rank or keep[layer])
-        if r >= a.shape[0]:
-            cut[layer], errors[layer] = (a, b), 0.0
-            continue
-        small_a, small_b, errors[layer] = truncate(a.flatten(1), b.flatten(1), r)
-        cut[layer] = small_a.reshape(-1, *a.shape[1:]), small_b.reshape(b.shape[0], -1, *b.shape[2:])
-    return cut, errors
-
-
-def spectrum(lora_A: Tensor, lora_B: Tensor) -> Tensor:
-    """The singular values of B A, descending, float64; a convolution's as those of its d × (k·h·w) matrix."""
-    return product_svd(lora_A.flatten(1), lora_B.flatten(1))[1]
-
-
 def _file(path):
-    if not path.exists():
-        raise InputError(f"{path}: no such file or folder")
-    if path.is_file():
-        return path
-    if (file := path / "adapter_model.safetensors").is_file():
-        return file
-    if (file := path / "adapter_model.bin").is_file():
-        return file  # to be refused by its name
-    names = ", ".join(sorted(f.name for f in path.glob("*.safetensors"))) or "nothing in safetensors"
+    try:
+        if path.is_file():
+            return path
+        if not path.exists():
+            raise InputError(f"{path}: no such file or folder")
+        if not path.is_dir():
+            raise InputError(f"{path} is neither a file nor a folder")
+        if (file := path / "adapter_model.safetensors").is_file():
+            return file
+        if (file := path / "adapter_model.bin").is_file():
+            return file  # to be refused by its name
+        names = ", ".join(sorted(f.name for f in path.glob("*.safetensors"))) or "nothing in safetensors"
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
     raise InputError(f"{path} is no PEFT folder: it has no adapter_model.safetensors; there is {names}")
 
 
-def _open(file):
+@contextlib.contextmanager
+def _opened(file: Path) -> Iterator[Any]:
+    """A safetensors file, opened; what goes wrong in it until it is closed is an `InputError`."""
     pickled = file.suffix in _PICKLED
     try:
         if not pickled:
-            with safe_open(file, "pt") as opened:
-                header = opened.metadata() or {}
-                return {key: opened.get_tensor(key) for key in opened.keys()}, header  # noqa: SIM118, it is no dict
-    except (SafetensorError, OSError) as error:
-        with file.open("rb") as stream:
+            with safe_open(file, "pt") as source:
+                yield source
+            return
+    except (SafetensorError, OSError, RuntimeError) as error:  # the last where memory does not suffice
+        fault = printable(str(error)[:300])
+        with contextlib.suppress(OSError), file.open("rb") as stream:
             pickled = stream.read(4).startswith((b"PK\x03\x04", b"\x80"))
         if not pickled:
-            raise InputError(f"{file} is no whole safetensors file ({error}): save or fetch it again") from None
+            raise InputError(f"{file} is no whole safetensors file ({fault}): save or fetch it again") from None
     raise InputError(f"{file} is pickled, and opening it could run any code: convert it to safetensors first")
 
 
-def _format(tensors):
-    if any(key.startswith(_PEFT) for key in tensors):
+def _format(keys):
+    if any(key.startswith(_PEFT) for key in keys):
         return "peft"
-    return "kohya" if any(key.startswith("lora_") for key in tensors) else "diffusers"
+    return "kohya" if any(key.startswith("lora_") for key in keys) else "diffusers"
 
 
-def _peft_config(file):
-    place = file.parent / "adapter_config.json"
-    try:
-        config = json.loads(place.read_text(encoding="utf-8"))
-        return {"r": 8, "lora_alpha": 8, "peft_type": "LORA"} | config  # what PEFT takes where nothing is said
-    except FileNotFoundError:
-        raise InputError(f"{file} is PEFT's: adapter_config.json, which has its alpha, must lie beside it") from None
-    except (ValueError, TypeError):
-        raise InputError(f"{place} is no JSON object: save the adapter again") from None
+def _blocks(file, header):
+    """The layers per block by which SGM's names count, SDXL's where a file does not say."""
+    said = header.get("layers_per_block", str(XL_LAYERS))
+    known = [str(n) for n in range(1, MAX_LAYERS_PER_BLOCK + 1)]
+    if said not in known:
+        raise InputError(
+            f"{file}: layers_per_block = {quoted(said)}: must be 1 to {MAX_LAYERS_PER_BLOCK}; save it again"
+        )
+    return int(said)
 
 
-def _configs(file, header):
-    """PEFT's settings for each part of a pipeline from diffusers' header, which is left without them."""
-    try:
-        merged = json.loads(header.pop("lora_adapter_metadata", "{}"))
-        parts = {key.partition(".")[0] for key in merged}
-        return {p: {k.partition(".")[2]: v for k, v in merged.items() if k.startswith(f"{p}.")} for p in parts}
-    except (ValueError, TypeError):
-        raise InputError(f"{file}: lora_adapter_metadata in its header is no JSON object; save it again") from None
-
-
-def _refuse_other_kinds(file, tensors, configs):
-    kinds = (kind for mark, kind in _OTHER_KINDS.items() if any(f".{mark}" in key for key in tensors))
-    kind = next(kinds, configs.get("", {}).get("peft_type", "LORA"))
-    if kind != "LORA":
+def _refuse_other_kinds(file, keys, said):
+    kind = next((kind for mark, kind in _OTHER_KINDS.items() if any(f".{mark}" in key for key in keys)), None)
+    for settings in said.values():
+        tuner = "DoRA" if settings.get("use_dora") else settings.get("peft_type", "LORA")
+        kind = kind or (None if tuner == "LORA" else quoted(tuner).strip("'"))
+    if kind:
         raise InputError(f"{file} is {kind}, not the product of two factors: only PEFT's own format carries it")
 
 
@@ -205,10 +179,10 @@ def _refuse_other_networks(file, form, name, model, layer):
         )
 
 
-def _parts(file, tensors):
-    """Layer's name in the file → its A, B and alpha."""
+def _parts(file, keys):
+    """Layer's name in the file → the keys of its A, B and alpha."""
     parts, odd = {}, []
-    for key, tensor in tensors.items():
+    for key in keys:
         end = next((end for end in _ENDS if key.endswith(end)), None)
         if end is None:
             odd.append(key)
@@ -216,32 +190,71 @@ def _parts(file, tensors):
         name = key.removesuffix(end).replace(".processor.", ".")
         if end.startswith("_lora.") and name.endswith("to_out"):
             name += ".0"
-        parts.setdefault(name, {})[_ENDS[end]] = tensor
+        roles = parts.setdefault(name, {})
+        if _ENDS[end] in roles:
+            both = f"{quoted(roles[_ENDS[end]])} and {quoted(key)}"
+            raise InputError(f"{file} has both {both}, which are the same: save or fetch it again")
+        roles[_ENDS[end]] = key
     if not any("A" in part or "B" in part for part in parts.values()):
-        some = ", ".join(sorted(tensors)[:3])
-        raise InputError(f"{file} holds no LoRA: its keys are {some or 'none'}{' …' * (len(tensors) > 3)}")
+        some = ", ".join(printable(key[:80]) for key in sorted(keys)[:3])
+        raise InputError(f"{file} holds no LoRA: its keys are {some or 'none'}{' …' * (len(keys) > 3)}")
     if odd:
-        raise InputError(f"{file}: {odd[0]} is no factor of a LoRA, and leaving it out would change the adapter")
+        raise InputError(
+            f"{file}: {printable(odd[0][:200])} is no factor of a LoRA, and leaving it out would change the adapter"
+        )
+    for name, part in parts.items():
+        if not is_layer(name):
+            raise InputError(f"{file}: {quoted(name)} can be no layer's name: save or fetch it again")
+        for role, other in ("AB", "BA"):
+            if role not in part:
+                has = f"lora_{other}" if other in part else "alpha"
+                raise InputError(f"{file}: layer {name} has {has} but no lora_{role}; save or fetch it again")
     return parts
 
 
-def _checked(file, name, part):
-    for role, other in ("AB", "BA"):
-        if role not in part:
-            has = f"lora_{other}" if other in part else "alpha"
-            raise InputError(f"{file}: layer {name} has {has} but no lora_{role}; save or fetch it again")
-    a, b = part["A"], part["B"]
-    shapes = f"lora_A {tuple(a.shape)} and lora_B {tuple(b.shape)}"
-    if (
-        a.ndim != b.ndim
-        or a.ndim not in (2, 4)
-        or a.shape[0] != b.shape[1]
-        or not a.shape[0]
-        or b.shape[2:].numel() != 1
-    ):
-        raise InputError(f"{file}: layer {name} has {shapes}, which do not fit: (r, k) and (d, r) do")
+def _check_shapes(file, name, stored):
+    """`stored` has a layer's A, B and alpha as safetensors describes them, not loaded."""
+    for role, tensor in stored.items():
+        kind, known = tensor.get_dtype(), _FLOATS + (_INTEGERS if role == "alpha" else _SMALL_FLOATS)
+        if kind not in known:
+            named = "alpha" if role == "alpha" else f"lora_{role}"
+            raise InputError(f"{file}: layer {name} has {named} as {kind}; known are {', '.join(known)}: save it so")
+    a, b = (tuple(stored[role].get_shape()) for role in "AB")
+    fits = len(a) == len(b) in (2, 4) and a[0] == b[1] and min(a) > 0 < min(b) and math.prod(b[2:]) == 1
+    if not fits:
+        raise InputError(
+            f"{file}: layer {name} has lora_A {_shown(a)} and lora_B {_shown(b)}, which do not fit: "
+            "(r, k) and (d, r) do"
+        )
+    if "alpha" in stored and math.prod(shape := stored["alpha"].get_shape()) != 1:
+        raise InputError(f"{file}: layer {name} has an alpha of shape {_shown(shape)}: must be one number")
+
+
+def _shown(shape):
+    text = str(tuple(shape))
+    return text if len(text) < 80 else f"of {len(shape)} axes"
+
+
+def _alpha(file, name, tensor):
+    alpha = tensor.double().item()
+    # not 0: some programs take it for the rank, others for an adapter that does nothing
+    if not 0 < abs(alpha) <= 1e6:
+        raise InputError(
+            f"{file}: layer {name} has alpha = {alpha:g}: must be a number up to 1e6, not 0; save it again"
+        )
+    return alpha
+
+
+def _scaled(file, name, a, b, scale):
+    """The factors with the scale in B. Raises `InputError` where ΔW = B A is beyond float32."""
+    a, b = (m.half() if m.itemsize == 1 else m for m in (a, b))
     if not (a.float().isfinite().all() and b.float().isfinite().all()):
         raise InputError(f"{file}: layer {name} is not finite; train again with a lower learning rate")
+    if scale != 1:
+        wide = torch.promote_types(b.dtype, torch.float32)
+        a, b = a.to(wide), b.to(wide) * scale
+    if not a.double().norm() * b.double().norm() <= torch.finfo(torch.float32).max:
+        raise InputError(f"{file}: layer {name} has values beyond float32; train again with a lower learning rate")
     return a, b
 
 
@@ -259,20 +272,3 @@ def _place(form, name, blocks):
     if component:
         return component, name.removeprefix(f"{component}.")
     return "unet", name  # the names of diffusers' first years, which had no other network
-
-
-def _scale(file, layer, rank, alpha, config):
-    if alpha is not None:
-        return alpha.double().item() / rank
-    if not config:
-        return 1
-    expected = _of_pattern(config.get("rank_pattern"), layer, config.get("r", rank))
-    if expected != rank:
-        raise InputError(f"{file}: layer {layer} has rank {rank}, but its settings say {expected}; save it again")
-    alpha = _of_pattern(config.get("alpha_pattern"), layer, config.get("lora_alpha", rank))
-    return alpha / (rank**0.5 if config.get("use_rslora") else rank)
-
-
-def _of_pattern(patterns, layer, default):
-    """What PEFT's rank_pattern or alpha_pattern says of a layer: the first pattern that its name ends with."""
-    return next((v for p, v in (patterns or {}).items() if re.match(rf"(.*\.)?({p})$", layer)), default)

@@ -13,6 +13,7 @@ from aclora.core.errors import InputError
 PREFIX = "lora_unet_"
 COMPONENTS = ("unet", "transformer")  # the networks that learn, as diffusers' pipelines and LoRA files name them
 XL_LAYERS = 2  # SDXL's layers_per_block
+MAX_LAYERS_PER_BLOCK = 16
 # the parts of names that have underscores of their own
 _WORDS = (
     *("down_blocks", "mid_block", "up_blocks", "transformer_blocks", "to_q", "to_k", "to_v", "to_out"),
@@ -59,29 +60,18 @@ def layer_name(kohya: str, sgm_layers: int = XL_LAYERS) -> str:
     bare = kohya.removeprefix(PREFIX)
     if single := {sgm: name for name, sgm in _SINGLE.items()}.get(bare):
         return single
-    if found := re.fullmatch(r"(input|output)_blocks_(\d+)_(\d+)_(.+)", bare):
+    # no name but conv_in's begins with input_blocks_0
+    if found := re.fullmatch(r"(?!input_blocks_0)(input|output)_blocks_(0|[1-9]\d?)_([0-2])_(.+)", bare):
         side, n, inner, rest = found[1], int(found[2]), int(found[3]), found[4]
         block, place = divmod(n - (side == "input"), sgm_layers + 1)
         down = "down_blocks" if side == "input" else "up_blocks"
         if rest in ("op", "conv"):
             return f"{down}.{block}.{'downsamplers' if rest == 'op' else 'upsamplers'}.0.conv"
         return f"{down}.{block}.{_inner(inner, place, rest)}"
-    if found := re.fullmatch(r"middle_block_(\d+)_(.+)", bare):
+    if found := re.fullmatch(r"middle_block_(\d)_(.+)", bare):
         inner = int(found[1])
         return f"mid_block.{_inner(inner % 2, inner // 2, found[2])}"
     return _dotted(bare)
-
-
-def layers_per_block(layers: list[str]) -> int:
-    """A UNet's layers per block, as the names of its adapted layers tell; SDXL's 2 where they do not.
-
-    A down block has an attention for each of its L layers, an up block for each of L + 1.
-    """
-    found = [re.match(r"(down|up)_blocks\.\d+\.attentions\.(\d+)\.", layer) for layer in layers]
-    last = {side: max((int(m[2]) for m in found if m and m[1] == side), default=None) for side in ("down", "up")}
-    if last["down"] is None or last["up"] is None or last["up"] != last["down"] + 1:
-        return XL_LAYERS
-    return last["up"]
 
 
 def _sgm(layer, n):

@@ -1,7 +1,7 @@
 """LoRA layers put into a network by PEFT: what the methods built on PEFT share."""
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -16,7 +16,7 @@ def matching(network: nn.Module, ends: Sequence[str]) -> dict[str, Any]:
     return {name: layer for name, layer in network.named_modules() if f".{name}".endswith(dotted)}
 
 
-def check_rank(layers: dict[str, Any], rank: int, knob: str) -> None:
+def check_rank(layers: Mapping[str, Any], rank: int, knob: str) -> None:
     """Raise `InputError` where `rank`, the value of `knob`, is above the smaller side of a linear layer."""
     for name, layer in layers.items():
         side = min(layer.weight.shape)
@@ -41,12 +41,13 @@ class PeftTuner(Method, abc.ABC):
     def peft_config(self):
         """PEFT's configuration of this tuner, on `self.targets`."""
 
-    def attach(self, network, layers):
-        """Put PEFT's layers in. Needs a seeded global generator.
+    def check_layers(self, layers):
+        """Raises `InputError` where the rank is above a layer's smaller side."""
+        check_rank(layers, self.rank, self.rank_knob)
 
-        Raises `InputError` where the rank is above a layer's smaller side.
-        """
-        check_rank(matching(network, layers), self.rank, self.rank_knob)
+    def attach(self, network, layers):
+        """Put PEFT's layers in. Needs a seeded global generator. Raises `InputError` as `check_layers` does."""
+        self.check_layers(matching(network, layers))
         self.network: Any = network
         self.targets = list(layers)
         self.network.add_adapter(self.peft_config())

@@ -18,8 +18,8 @@ from aclora.lora.tuner import LoraTuner
 class AcLoraConfig(Config):
     """The `aclora` section of params.yaml."""
 
-    restart_every: Annotated[int, MustBe("at least 1 epoch")] = Field(ge=1)
-    alpha: float = Field(gt=0)
+    restart_every: Annotated[int, MustBe("between 1 and 1000000 epochs")] = Field(ge=1, le=1_000_000)
+    alpha: float = Field(gt=0, le=100)
     max_rank: Annotated[int, MustBe("at least 2, or nothing could be noise")] = Field(ge=2)
     restart_on: Literal["factors", "product"]
     noise: Literal["gaussian", "zero", "structured"]

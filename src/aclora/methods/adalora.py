@@ -17,7 +17,7 @@ class AdaLoraConfig(Config):
     target_r: int = Field(ge=1)
     warmup: float = Field(ge=0, lt=1)
     final: float = Field(ge=0, lt=1)
-    orth_reg_weight: float = Field(ge=0)
+    orth_reg_weight: float = Field(ge=0, le=1000)
 
     @model_validator(mode="after")
     def _check_rules(self):

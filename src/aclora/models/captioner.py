@@ -19,7 +19,7 @@ class CaptionsConfig(Config):
     model: str | None
     revision: str | None
     watch: str
-    max_new_tokens: int = Field(ge=1)
+    max_new_tokens: int = Field(ge=1, le=1000)
 
     @model_validator(mode="after")
     def _check_rules(self):

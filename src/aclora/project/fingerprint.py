@@ -30,13 +30,14 @@ def run_fingerprint(style: str, root: Path = Path(".")) -> str:
     """64 hex digits: the same for all stages of a style, without what one of them makes for another."""
     with dvc.opened(root) as repo:
         stages = _stages(repo, style).values()
-        return _hash(stages, root, {str(out.fs_path) for stage in stages for out in stage.outs})
+        made = [s for s in repo.index.stages if dvc.is_check(s.addressing)]
+        return _hash(stages, root, {str(out.fs_path) for stage in (*stages, *made) for out in stage.outs})
 
 
 def _stages(repo, style):
     """The style's stages by their names in dvc.yaml."""
     own = Path(repo.root_dir) / "dvc.yaml"
-    stages = [s for s in repo.index.stages if Path(s.path) == own and "@" in s.name]
+    stages = [s for s in repo.index.stages if Path(s.path) == own and "@" in s.name and not dvc.is_check(s.name)]
     found = {s.name.partition("@")[0]: s for s in stages if s.name.partition("@")[2] == style}
     if TRAIN not in found:
         styles = [s.name.removeprefix(f"{TRAIN}@") for s in stages if s.name.startswith(f"{TRAIN}@")]

@@ -1,9 +1,11 @@
 """git, as a child process."""
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from aclora.core.errors import InputError
@@ -11,6 +13,7 @@ from aclora.project import process
 
 HERE = Path(".")
 NO_HOOKS = {"core.hooksPath": os.devnull}  # a setting: the user's hooks do not run
+EXPERIMENT = re.compile(r"refs/exps/([0-9a-f]{2})/([0-9a-f]{38})/(.+)")  # DVC keeps other things below refs/exps too
 Texts = Mapping[str, str]
 
 
@@ -41,8 +44,22 @@ def run_bytes(
     return done.stdout
 
 
+@dataclass(frozen=True)
+class Experiment:
+    """An experiment of DVC's: its name, its commit, and the commit that it changes."""
+
+    name: str
+    commit: str
+    baseline: str
+
+
+def all_experiments() -> list[Experiment]:
+    """The experiments of all commits, as DVC keeps them in git's refs."""
+    lines = run("for-each-ref", "--format=%(objectname) %(refname)", "refs/exps").splitlines()
+    found = [(commit, EXPERIMENT.fullmatch(ref)) for commit, ref in (line.split(" ", 1) for line in lines)]
+    return [Experiment(ref[3], commit, ref[1] + ref[2]) for commit, ref in found if ref]
+
+
 def experiments(of: str = "") -> dict[str, str]:
     """The commits of DVC's experiments by their names: all of them, or those `of` one commit (40 hex digits)."""
-    refs = f"refs/exps/{of[:2]}/{of[2:]}" if of else "refs/exps"
-    lines = run("for-each-ref", "--format=%(objectname) %(refname)", refs).splitlines()
-    return {ref.rsplit("/", 1)[1]: commit for commit, ref in (line.split(" ", 1) for line in lines)}
+    return {found.name: found.commit for found in all_experiments() if of in ("", found.baseline)}

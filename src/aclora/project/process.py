@@ -1,5 +1,7 @@
 """Child processes: their output line by line, and their end together with whoever started them."""
 
+from aclora.core.stage import die_with_parent
+
 import contextlib
 import os
 import select
@@ -13,10 +15,9 @@ from pathlib import Path
 
 import psutil
 
-from aclora.core.stage import die_with_parent
-
 TICK = 2.0  # seconds between two looks at what a child is doing
 GRACE = 8.0  # seconds that a child has to end itself before it is killed
+PATIENCE = 4.0  # seconds that a child has after Ctrl-C, which it got too, before it is told to end
 STOPPED = threading.Event()
 ORPHANED = threading.Event()
 
@@ -24,9 +25,7 @@ ORPHANED = threading.Event()
 def environment() -> dict[str, str]:
     """A child's environment: this Python's commands first on the path, and stages that end with their parent."""
     path = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)])
-    # Threads that spin while they wait make a training beside a server and its workers several times slower.
-    patient = {"OMP_WAIT_POLICY": "PASSIVE"}
-    return patient | os.environ | {"PATH": path, "ACLORA_DIE_WITH_PARENT": "1", "PYTHONUNBUFFERED": "1"}
+    return os.environ | {"PATH": path, "ACLORA_DIE_WITH_PARENT": "1", "PYTHONUNBUFFERED": "1"}
 
 
 def run(
@@ -35,13 +34,15 @@ def run(
     tick: Callable[[], None] | None = None,
     folder: Path = Path("."),
     env: dict[str, str] | None = None,
+    echo: Callable[[bytes], None] | None = None,
 ) -> tuple[int, list[str]]:
     """Run a command in `folder`; its exit status and the lines of its output and errors.
 
-    Each line goes to `log` as it arrives, of a progress bar its last state. Without `log` the output goes where this
-    process's own goes, and no lines are returned. `tick` is called every 2 seconds while there is a `log`. `env` is
-    added to `environment()`. Whatever ends this function, including the exception of a cancelled run, also ends the
-    command and everything that it started.
+    Each line goes to `log` as it arrives, of a progress bar its last state; `echo` gets the bytes themselves, bars
+    included. Without `log` the output goes where this process's own goes, and no lines are returned. `tick` is called
+    every 2 seconds while there is a `log`. `env` is added to `environment()`. Whatever ends this function, including
+    the exception of a cancelled run, also ends the command and everything that it started; after Ctrl-C, which reaches
+    them too, they have 4 seconds to end by themselves.
     """
     _raise_if_ending(command)
     lines = []
@@ -64,22 +65,32 @@ def run(
     ) as child:
         try:
             if log:
-                _follow(child, emit, tick or (lambda: None))
+                _follow(child, emit, tick or (lambda: None), echo)
             child.wait()
             # whoever ended the child may have collected its exit status: then it would look like success here
             _raise_if_ending(command)
             return child.returncode, lines
+        except KeyboardInterrupt:
+            if log:
+                _follow(child, emit, lambda: None, echo, PATIENCE)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(PATIENCE)
+            raise
         finally:
             if child.poll() is None:
                 end(child.pid)
 
 
-def _follow(child, emit, tick):
+def _follow(child, emit, tick, echo=None, seconds=float("inf")):
+    """Pass the child's output on until it ends, or for so many seconds."""
     pending, next_tick = b"", time.monotonic() + TICK
-    while True:
-        readable, _, _ = select.select([child.stdout], [], [], max(0.0, next_tick - time.monotonic()))
+    end = time.monotonic() + seconds
+    while (now := time.monotonic()) < end:
+        readable, _, _ = select.select([child.stdout], [], [], max(0.0, min(next_tick, end) - now))
         if readable:
             chunk = os.read(child.stdout.fileno(), 65536)
+            if echo:
+                echo(chunk)
             *complete, pending = (pending + chunk).split(b"\n")
             for line in complete:
                 emit(line)

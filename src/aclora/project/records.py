@@ -1,65 +1,163 @@
 """What a style's run consists of, read from its files and DVC's graph: all that MLflow shows, without MLflow."""
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from aclora.core import yaml_reader
+from aclora.core.adapter import read_history
+from aclora.core.errors import InputError
 from aclora.core.files import digest, read_json, read_jsonl
 from aclora.project import dvc, fingerprint
 
+LOCK = "dvc.lock"
+SERIES = "train/"  # how the names of a training's series begin: MLflow's pages show them apart from the scores
+
 
 @dataclass(frozen=True)
-class Record:
-    """One style's run: its inputs (`stages` as dvc.lock has them), its results, and what of these is shown.
+class Results:
+    """What is known of a style's run as soon as it is evaluated.
 
-    `series` and `scores` are (name, epoch) → value; `images` (name, step) → file, `files` file → folder of the run.
+    `series` and `scores` are (name, epoch) → value; `digest` is that of the adapter's folder, 64 hex digits.
     """
 
     style: str
     fingerprint: str
     train_fingerprint: str
-    digest: str  # of the adapter's folder, 64 hex digits
-    stages: dict[str, dict]
+    digest: str
     params: dict[str, str]
     tags: dict[str, str]
     series: dict[tuple[str, int], float]
     scores: dict[tuple[str, int], float]
+
+
+@dataclass(frozen=True)
+class Record(Results):
+    """One style's complete run: its inputs (`stages` as dvc.lock has them), its results, and what of these is shown.
+
+    `lock` is `lock_digest` of these; `images` are (name, step) → file, `files` file → folder of the run.
+    """
+
+    lock: str
+    stages: dict[str, dict]
     images: dict[tuple[str, int], Path]
     files: dict[Path, str]
     captions: list[dict]
     pictures: str
 
 
-def read(style: str, root: Path) -> Record:
-    """The run whose outputs are in `root`; `workspace.require_up_to_date` checks that they are current."""
+def inputs(style: str, root: Path) -> dict[str, str]:
+    """The parameters of all stages of a style as params.yaml has them now, flat."""
     with dvc.opened(root) as repo:
-        stages = {s.addressing: _locked(s) for s in repo.index.stages if s.addressing.endswith(f"@{style}")}
-    params = {}
-    for stage in stages.values():
-        params |= stage["params"]
-    params["style"] = params.pop(f"styles.{style}")
-    metrics, captions = root / "metrics" / style, root / "data/captions" / f"{style}.jsonl"
-    history = read_jsonl(adapter(style, root) / "history.jsonl")
+        stages = _stages(repo, style)
+        values = {}
+        for stage in stages:
+            for dep in stage.deps:
+                values |= dep.read_params() if dvc.holds_params(dep) else {}
+    return _flat_params(values, style)
+
+
+def results(style: str, root: Path) -> Results:
+    """The results in `root`, right after the evaluation: dvc.lock need not have them yet."""
+    folder, metrics = adapter(style, root), root / "metrics" / style
+    history = read_history(folder)
     epochs = max((line["epoch"] for line in history), default=0)
     figures = read_json(metrics / "evaluation.json")["figures"]
-    results = sorted(f for f in metrics.rglob("*") if f.is_file() and not f.name.startswith("."))
-    return Record(
+    return Results(
         style=style,
         fingerprint=fingerprint.run_fingerprint(style, root),
         train_fingerprint=fingerprint.train_fingerprint(style, root),
-        digest=digest(adapter(style, root)),
-        stages=stages,
-        params=flat(params),
-        tags={f"made_by.{key}": made_by(figure) for key, figure in figures.items()}
-        | {f"dvc.{name.partition('@')[0]}": json.dumps(stage["outs"]) for name, stage in stages.items()},
+        digest=digest(folder),
+        params=inputs(style, root),
+        tags={f"made_by.{key}": made_by(figure) for key, figure in figures.items()},
         series={(key, line["epoch"]): v for line in history for key, v in points(line).items()},
         scores={(k, epochs): v for k, v in read_json(metrics / "scores.json").items() if v is not None},
-        images={("contact_sheet", epochs): metrics / "contact_sheet.png"}
-        | _samples(root / "data/generated" / style, params["generate"]["sheet_rows"]),
-        files={f: str(Path("metrics", f.relative_to(metrics).parent)) for f in results} | {captions: "captions"},
-        captions=read_jsonl(captions),
-        pictures=params["style"]["pictures"],
     )
+
+
+def read(style: str, root: Path) -> Record:
+    """The run whose outputs are in `root`; `workspace.require_up_to_date` checks that they are current."""
+    known = results(style, root)
+    stages = locked(style, root)
+    section = {}
+    for stage in stages.values():
+        section |= stage["params"]
+    metrics, captions = root / "metrics" / style, root / "data/captions" / f"{style}.jsonl"
+    found = sorted(f for f in metrics.rglob("*") if f.is_file() and not f.name.startswith("."))
+    epochs = max((step for _, step in known.scores), default=0)
+    made = {f"dvc.{name.partition('@')[0]}": json.dumps(stage["outs"]) for name, stage in stages.items()}
+    return Record(
+        style=style,
+        fingerprint=known.fingerprint,
+        train_fingerprint=known.train_fingerprint,
+        digest=known.digest,
+        params=_flat_params(section, style),
+        tags=known.tags | made,
+        series=known.series,
+        scores=known.scores,
+        lock=lock_digest((root / LOCK).read_text(encoding="utf-8"), style),
+        stages=stages,
+        images={("contact_sheet", epochs): metrics / "contact_sheet.png"}
+        | _samples(root / "data/generated" / style, section["generate"]["sheet_rows"]),
+        files={f: str(Path("metrics", f.relative_to(metrics).parent)) for f in found} | {captions: "captions"},
+        captions=read_jsonl(captions),
+        pictures=section[f"styles.{style}"]["pictures"],
+    )
+
+
+def _stages(repo, style):
+    """A style's stages that are part of its run."""
+    return [s for s in repo.index.stages if s.addressing.endswith(f"@{style}") and not dvc.is_check(s.addressing)]
+
+
+def _flat_params(values, style):
+    """A style's own section is called `style` in every run, so that two styles' runs can be compared."""
+    return flat({"style" if key == f"styles.{style}" else key: value for key, value in values.items()})
+
+
+def locked_styles(text: str) -> list[str]:
+    """The styles that a dvc.lock knows, in its order."""
+    names = (name.partition("@")[2] for name in _entries(text))
+    return list(dict.fromkeys(name for name in names if name))
+
+
+def lock_digest(text: str, style: str) -> str:
+    """16 hex digits of what a dvc.lock says of a style's stages; empty if it knows none.
+
+    Two commits in which they are equal hold the same run: nothing has to be checked out to know that.
+    """
+    of_style = {name: entry for name, entry in _entries(text).items() if name.partition("@")[2] == style}
+    stages = {name: entry for name, entry in of_style.items() if not dvc.is_check(name)}
+    if not stages:
+        return ""
+    kept = {
+        name: [entry.get("cmd"), entry.get("params"), *(_hashes(entry.get(kind)) for kind in ("deps", "outs"))]
+        for name, entry in stages.items()
+    }
+    return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _entries(text):
+    try:
+        found = yaml_reader.parse(text)
+    except Exception as error:  # of PyYAML, which core alone imports
+        raise InputError(f"{LOCK} is not YAML: {' '.join(str(error).split())[:200]}") from None
+    return found.get("stages") or {} if isinstance(found, dict) else {}
+
+
+def _hashes(entries):
+    """Path and hash of each dependency or out; sizes and counts say nothing more."""
+    return sorted([e["path"], str(e.get(e.get("hash", "md5")))] for e in entries or ())
+
+
+def locked(style: str, root: Path) -> dict[str, dict]:
+    """The stages of a style in `root` with what dvc.lock says of them: `cmd`, `params`, `deps` and `outs`.
+
+    Of a stage that never ran the hashes are None.
+    """
+    with dvc.opened(root) as repo:
+        return {s.addressing: _locked(s) for s in _stages(repo, style)}
 
 
 def _locked(stage):
@@ -99,16 +197,13 @@ def flat(values: dict, prefix: str = "") -> dict[str, str]:
 
 
 def points(record: dict) -> dict[str, float]:
-    """The values in one line of a training's history that are plotted over the epochs; of kept energies the mean.
-
-    The names begin with `train/`, which MLflow's pages show apart from the scores.
-    """
+    """The values in one line of a training's history that are plotted over the epochs; of kept energies the mean."""
     if record["event"] == "epoch":
-        return {"train/loss": record["loss"]}
+        return {f"{SERIES}loss": record["loss"]}
     found = {k: record.get(k) for k in ("p", "I", "probe_before", "probe_after")}
     kept = {k: [v for v in record.get(k, ()) if v is not None] for k in ("kept_A", "kept_B", "kept")}
     found |= {k: sum(values) / len(values) for k, values in kept.items() if values}
-    return {f"train/{k}": v for k, v in found.items() if v is not None}
+    return {f"{SERIES}{k}": v for k, v in found.items() if v is not None}
 
 
 def made_by(figure: dict) -> str:

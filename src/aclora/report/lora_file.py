@@ -3,12 +3,15 @@
 from pathlib import Path
 from typing import Any
 
-from aclora.lora.files import read, spectrum
+from aclora.core.errors import printable
+from aclora.lora.files import read
 from aclora.lora.names import network_label
+from aclora.lora.resize import spectrum
 from aclora.lora.spectra import rank_for_energy
 
 RANKS = ("rank", "rank_90", "rank_99")
 BARS = "▁▂▃▄▅▆▇█"
+MOST_LINES = 100  # of the header; kohya's trainers write about seventy
 
 
 def describe(path: str | Path) -> dict[str, Any]:
@@ -40,9 +43,11 @@ def describe(path: str | Path) -> dict[str, Any]:
 
 
 def description_text(found: dict[str, Any]) -> str:
-    """What `describe` found, as a table of layers between the header and the totals."""
-    lines = [f"{found['file']}: {found['format']}"]
-    lines += [f"  {key}: {_shortened(value)}" for key, value in sorted(found["header"].items())]
+    """What `describe` found, as a table of layers between the header and the totals; control characters escaped."""
+    header = sorted(found["header"].items())
+    lines = [f"{printable(found['file'])}: {found['format']}"]
+    lines += [f"  {_shortened(key)}: {_shortened(value)}" for key, value in header[:MOST_LINES]]
+    lines += [f"  and {len(header) - MOST_LINES} more"] * (len(header) > MOST_LINES)
     width = max(len(layer) for layer in found["layers"])
     lines.append(f"\n  {'':{width}} {'rank':>5}{'90 %':>6}{'99 %':>6}{'‖ΔW‖':>10}  largest singular values")
     for layer, row in found["layers"].items():
@@ -64,6 +69,6 @@ def _bars(values):
     return "".join(BARS[round(v / highest * 7)] for v in values).ljust(8)
 
 
-def _shortened(value, limit=100):
-    line = " ".join(value.split())
-    return line if len(line) <= limit else f"{line[:limit]}… ({len(line)} characters)"
+def _shortened(text, limit=100):
+    line = printable(" ".join(text[: 4 * limit].split()))[:limit]
+    return line if len(text) <= limit else f"{line}… ({len(text)} characters)"

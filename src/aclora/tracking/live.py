@@ -1,4 +1,4 @@
-"""A training's records in MLflow while it trains, sent by a process of its own that cannot disturb it."""
+"""A training's and an evaluation's records in MLflow as they arise, sent by a process that cannot disturb them."""
 
 import contextlib
 import json
@@ -11,10 +11,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from aclora.core.errors import InputError
 from aclora.project import fingerprint, records
 from aclora.tracking import store
 
-GRACE = 10  # seconds that a training waits for its last points to be sent
+GRACE = 10  # seconds that a stage waits at its end for what is to be sent
 WARNED = 3  # exit status of a sender that has printed why it stopped
 
 
@@ -22,22 +23,38 @@ WARNED = 3  # exit status of a sender that has printed why it stopped
 def live(style: str, run_fingerprint: str | None, train_fingerprint: str, history: Path) -> Iterator[None]:
     """While a training inside appends its records to `history`, loss, p, I and kept energy go to the style's run.
 
-    Without `run_fingerprint` the sender computes it from the current folder: a missing input of a later stage is no
-    reason not to train. Whatever happens there, nothing is raised here, and leaving takes little longer than `GRACE`
-    seconds. With `ACLORA_TRACKING=off` nothing is sent.
+    So do the parameters of all of the style's stages. Without `run_fingerprint` the sender computes it from the current
+    folder: a missing input of a later stage is no reason not to train. Whatever happens there, nothing is raised here,
+    and leaving takes little longer than `GRACE` seconds. With `ACLORA_TRACKING=off` nothing is sent.
     """
+    with _sender("training", style, run_fingerprint or "", train_fingerprint, str(history)):
+        yield
+
+
+@contextlib.contextmanager
+def scoring(style: str) -> Iterator[None]:
+    """When the evaluation inside has written its files, parameters, series and scores go to the style's run.
+
+    What is said of `live` holds here too. An evaluation that fails sends nothing.
+    """
+    with _sender("evaluation", style):
+        yield
+
+
+@contextlib.contextmanager
+def _sender(kind: str, style: str, *arguments: str) -> Iterator[None]:
+    """A process of its own, started at once because importing mlflow takes seconds, and told how the inside ended."""
     if os.environ.get("ACLORA_TRACKING") == "off":
         yield
         return
-    arguments = [style, run_fingerprint or "", train_fingerprint, str(history)]
     try:
         sender = subprocess.Popen(
-            [sys.executable, "-m", "aclora.tracking.live", *arguments],
+            [sys.executable, "-m", "aclora.tracking.live", kind, style, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
         )
     except OSError as error:
-        warn(style, error)
+        warn(kind, style, error)
         yield
         return
     status = "FAILED"
@@ -45,28 +62,31 @@ def live(style: str, run_fingerprint: str | None, train_fingerprint: str, histor
         yield
         status = "FINISHED"
     finally:
-        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-            sender.communicate(status.encode(), timeout=GRACE + 1)
+        if status == "FINISHED" or kind == "training":
+            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+                sender.communicate(status.encode(), timeout=GRACE + 1)
         sender.kill()
-        if sender.wait() not in (0, WARNED):
-            warn(style, "it took too long" if sender.returncode < 0 else f"exit status {sender.returncode}")
+        if sender.wait() not in (0, WARNED) and (status == "FINISHED" or kind == "training"):
+            warn(kind, style, "it took too long" if sender.returncode < 0 else f"exit status {sender.returncode}")
 
 
-def warn(style: str, why: object, file=None) -> None:
+def warn(kind: str, style: str, why: object, file=None) -> None:
     """Print the one line about tracking that does not work."""
-    line = f"tracking: {' '.join(str(why).split())}; training goes on, `aclora publish {style}` adds what is missing"
+    line = f"tracking: {' '.join(str(why).split())}; the {kind} goes on, `aclora publish {style}` adds what is missing"
     print(f"\n{line}", file=file or sys.stderr, flush=True)
 
 
 def follow(style: str, run_fingerprint: str, train_fingerprint: str, history: Path) -> None:
     """Send the content of `history`, and what is appended to it, until standard input ends with the run's status."""
-    run_fingerprint = run_fingerprint or fingerprint.run_fingerprint(style)
     status, ended = [], threading.Event()
     threading.Thread(target=_wait_for_end, args=(status, ended), daemon=True).start()
+    run_fingerprint = run_fingerprint or fingerprint.run_fingerprint(style)
     with store.connected(MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR="1") as client:
-        run = store.run_of(client, style, run_fingerprint, train_fingerprint)
+        params = _inputs(style)
+        run = store.run_of(client, style, run_fingerprint, train_fingerprint, params, experiment())
         run_id = run.info.run_id
         client.update_run(run_id, status="RUNNING")
+        store.log_texts(client, run_id, params, {})
         sent = set(store.logged(client, run, list(run.data.metrics)))
         tail = Tail(history)
         while True:
@@ -81,6 +101,36 @@ def follow(style: str, run_fingerprint: str, train_fingerprint: str, history: Pa
                 break
             ended.wait(max(1, 100 * (time.process_time() - started)))  # one hundredth of a core at most
         client.set_terminated(run_id, status[0])
+
+
+def send(style: str) -> None:
+    """Send an evaluation's results once standard input says that it has finished."""
+    from aclora.tracking import publish
+
+    with store.connected(MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR="1") as client:
+        status = []
+        _wait_for_end(status, threading.Event())
+        if status != ["FINISHED"]:
+            return
+        results = records.results(style, Path.cwd())
+        run, done = publish.begun(client, results, experiment())
+        run_id = run.info.run_id
+        store.log_texts(client, run_id, results.params, results.tags)
+        store.log_series(client, run_id, results.series | results.scores, done)
+        client.set_terminated(run_id, "FINISHED")
+
+
+def experiment() -> str | None:
+    """The name of DVC's experiment in which this process runs; None outside of one."""
+    return os.environ.get("DVC_EXP_NAME") or None
+
+
+def _inputs(style):
+    """The parameters of the style's stages; none outside of a project of DVC's."""
+    try:
+        return records.inputs(style, Path.cwd())
+    except InputError:
+        return {}
 
 
 class Tail:
@@ -115,11 +165,14 @@ def _main():
         signal.signal(number, signal.SIG_IGN)
     stderr = os.fdopen(os.dup(2), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # hides mlflow's own messages
-    style, run_fingerprint, train_fingerprint, history = sys.argv[1:]
+    kind, style, *rest = sys.argv[1:]
     try:
-        follow(style, run_fingerprint, train_fingerprint, Path(history))
+        if kind == "training":
+            follow(style, rest[0], rest[1], Path(rest[2]))
+        else:
+            send(style)
     except Exception as error:
-        warn(style, error, stderr)
+        warn(kind, style, error, stderr)
         os._exit(WARNED)
     os._exit(0)  # at once: the training waits
 

@@ -1,12 +1,9 @@
 """A style's complete run, from its files into MLflow: each step logs what is missing there."""
 
-import contextlib
-import fcntl
 import json
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,16 +32,16 @@ def publish(styles: list[str]) -> dict[str, str]:
     """
     root = Path.cwd()
     workspace.require_up_to_date(styles)
-    with store.connected() as client, _only_publisher(root):
-        return {style: store.address(_published(client, style, root)) for style in styles}
+    with store.connected() as client, store.alone("publish"):
+        return {style: store.address(published(client, style, root)) for style in styles}
 
 
 def promote(style: str) -> str:
     """Publish `style`'s run if needed and give its version the alias `champion`; returns the version."""
     root = Path.cwd()
     workspace.require_up_to_date([style])
-    with store.connected() as client, _only_publisher(root):
-        run = _published(client, style, root)
+    with store.connected() as client, store.alone("publish"):
+        run = published(client, style, root)
         version = store.version_of(client, style, run.info.run_id)
         assert version, "publishing a run registers its version"
         client.set_registered_model_alias(store.model_name(style), "champion", str(version.version))
@@ -71,49 +68,65 @@ def run_url(style: str) -> str | None:
         return store.address(run) if run else None
 
 
-@contextlib.contextmanager
-def _only_publisher(root: Path) -> Iterator[None]:
-    """One process at a time publishes from a folder: two would create the same run."""
-    (root / ".cache").mkdir(exist_ok=True)
-    with (root / ".cache/publish.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+def begun(client, results: records.Results, experiment: str | None = None):
+    """The run that `results` belong to, and what it has of their series and scores; found or created.
+
+    One whose values are others is superseded: the same inputs on another kind of machine. The new run becomes the
+    style's.
+    """
+
+    def run_of():
+        prints = (results.fingerprint, results.train_fingerprint)
+        return store.run_of(client, results.style, *prints, results.params, experiment)
+
+    points = results.series | results.scores
+    run = run_of()
+    done = store.logged(client, run, {key for key, _ in points})
+    values = {point: value for point, (value, _) in done.items()}
+    if run.data.tags.get(store.ADAPTER, results.digest) == results.digest and values.items() <= points.items():
+        return run, done
+    store.supersede(client, run)
+    return run_of(), {}
 
 
-def _published(client, style, root):
-    """Find or create the run of a style's outputs in `root`, log what it lacks, and return it."""
+def published(client, style: str, root: Path, experiment: str | None = None, base: str = "HEAD"):
+    """Find or create the run of a style's outputs in `root`, log what it lacks, and return it.
+
+    Its code is described as a commit and what differs from that: `base`, of an experiment the commit that it changes.
+    """
     record = records.read(style, root)
-    run = store.run_of(client, style, record.fingerprint, record.train_fingerprint)
-    done = store.logged(client, run, {key for key, _ in record.series})
-    if run.data.tags.get(store.ADAPTER, record.digest) != record.digest or not done.items() <= record.series.items():
-        # the same inputs on another kind of machine: its run stays, this one becomes the style's
-        store.log_texts(client, run.info.run_id, {}, {store.SUPERSEDED: "true"})
-        client.set_terminated(run.info.run_id, "FINISHED")
-        run, done = store.run_of(client, style, record.fingerprint, record.train_fingerprint), {}
+    run, done = begun(client, record, experiment)
     run_id, version = run.info.run_id, store.version_of(client, style, run.info.run_id)
-    if version and store.ADAPTER in run.data.tags and run.info.status == "FINISHED":
-        return run
-    for file, folder in record.files.items():
-        client.log_artifact(run_id, str(file), folder)
-    client.log_text(run_id, json.dumps(record.stages, indent=1), "dvc/lock.json")
-    _log_code(client, record, run, root)
-    _log_images(client, record, run_id)
-    store.log_dataset(client, run_id, style, record.captions, record.pictures)
-    model = version.source.removeprefix("models:/") if version else _log_adapter(client, record, run, root)
-    done |= store.logged(client, run, {key for key, _ in record.scores})
-    store.log_series(client, run_id, {k: v for k, v in record.series.items() if k not in done})
-    store.log_series(client, run_id, {k: v for k, v in record.scores.items() if k not in done}, model)
-    store.log_texts(client, run_id, record.params, record.tags)
-    if not version:
-        store.register(client, style, run_id, model)
-    client.set_tag(run_id, store.ADAPTER, record.digest)  # last: now the run is complete
-    client.set_terminated(run_id, "FINISHED")
+    if not (version and store.is_complete(run)):
+        _log_files(client, record, run, root, base)
+        model = version.source.removeprefix("models:/") if version else _log_adapter(client, record, run, root)
+        store.log_series(client, run_id, record.series, done)
+        store.log_series(client, run_id, record.scores, done, model)
+        store.log_texts(client, run_id, record.params, record.tags)
+        if not version:
+            store.register(client, style, run_id, model)
+        client.set_tag(run_id, store.ADAPTER, record.digest)  # last: now the run is complete
+        client.set_terminated(run_id, "FINISHED")
+    known = run.data.tags.get(store.LOCKS, "").split()
+    if record.lock not in known:
+        client.set_tag(run_id, store.LOCKS, " ".join([*known, record.lock][-100:]))
     return run
 
 
-def _log_code(client, record, run, root):
+def _log_files(client, record, run, root, base):
+    """What of a run is no number: its files, dvc.lock, code, pictures and data set."""
+    run_id = run.info.run_id
+    for file, folder in record.files.items():
+        client.log_artifact(run_id, str(file), folder)
+    client.log_text(run_id, json.dumps(record.stages, indent=1), "dvc/lock.json")
+    _log_code(client, record, run, root, base)
+    _log_images(client, record, run_id)
+    store.log_dataset(client, run_id, record.style, record.captions, record.pictures)
+
+
+def _log_code(client, record, run, root, base):
     """Commit and patch, once: a later commit that gives the same fingerprint gives the same run."""
-    if store.COMMIT in run.data.tags or not (code := workspace.code(root, record.stages)):
+    if store.COMMIT in run.data.tags or not (code := workspace.code(root, record.stages, base)):
         return
     if code.patch:
         with tempfile.TemporaryDirectory() as scratch:

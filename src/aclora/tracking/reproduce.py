@@ -9,7 +9,7 @@ from pathlib import Path
 
 from aclora.core.errors import InputError
 from aclora.core.files import digest, read_json
-from aclora.project import dvc, git, process, records, workspace
+from aclora.project import checkout, dvc, git, records, workspace
 from aclora.tracking import store
 
 STAGES = ("caption", "train-aclora")
@@ -39,11 +39,10 @@ def reproduce(name: str, into: Path | None = None) -> bool:
     with _work_tree(here, run, into) as tree:
         if _content(here / "requirements.lock") != _content(tree / "requirements.lock"):
             print("note: this environment's requirements.lock is not the run's")
-        _share_data(here, tree)
         for stage in STAGES:
             full = f"{stage}@{run.style}"
             recorded = {full: run.stages[full]}
-            _fetch(tree, recorded[full])
+            checkout.fetch(here, tree, recorded[full]["deps"])
             if differences := workspace.differences(tree, recorded):
                 raise InputError(f"{full} would not run as recorded: {'; '.join(differences[:3])}")
             # without the run-cache, which would only return the earlier result, and leaving it as it is
@@ -105,43 +104,10 @@ def _work_tree(here: Path, run: Published, into: Path | None) -> Iterator[Path]:
             f"commit {run.commit} of run {run.run_id} is not in this repository: `git fetch` it, or push it from where "
             "the run was published"
         ) from None
-    prefix = git.run("rev-parse", "--show-prefix", folder=here).strip()
     with tempfile.TemporaryDirectory(prefix="aclora-") as scratch:
         top = into.resolve() if into else Path(scratch) / "tree"
-        git.run("worktree", "add", "--quiet", "--detach", str(top), run.commit, folder=here, config=git.NO_HOOKS)
-        try:
-            if run.patch:
-                git.run("apply", "--whitespace=nowarn", "-", folder=top, stdin=run.patch)
-            yield top / prefix
-        finally:
-            if not into:
-                git.run("worktree", "remove", "--force", str(top), folder=here)
-
-
-def _share_data(here, tree):
-    """Give the work tree this clone's DVC remotes and cache: the commit's may be old, and nothing is fetched twice."""
-    with dvc.opened(here) as mine, dvc.opened(tree) as other, other.config.edit("local") as settings:
-        settings |= {"remote": mine.config["remote"], "cache": {"dir": mine.cache.local.path}}
-        if default := mine.config["core"].get("remote"):
-            settings["core"] = {"remote": default}
-
-
-def _fetch(tree, stage):
-    """Get what the stage reads and git does not have from DVC's cache, else from its remote."""
-
-    def missing():
-        return [dep for dep in stage["deps"] if not (tree / dep).exists()]
-
-    if missing():
-        dvc.run("checkout", *missing(), log=lambda line: None, folder=tree)
-    if not (left := missing()):
-        return
-    with dvc.opened(tree) as repo:
-        if not repo.config["remote"]:
-            raise InputError(f"{left[0]} is not in git, and there is no DVC remote to fetch it from: `dvc remote add`")
-    status, lines = dvc.run("pull", *left, log=lambda line: None, folder=tree)
-    if status:
-        raise InputError(f"{left[0]} cannot be fetched: {process.reason(lines)}")
+        with checkout.work_tree(here, run.commit, top, run.patch, keep=into is not None) as tree:
+            yield tree
 
 
 def _repro(tree, stage):

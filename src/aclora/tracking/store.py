@@ -5,6 +5,7 @@ nothing in this room can change what a stage writes, or stop it.
 """
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import logging
@@ -12,13 +13,17 @@ import os
 import time
 import warnings
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 from aclora.core.errors import InputError
+from aclora.core.files import part_of
+from aclora.project.home import home
+from aclora.project.records import SERIES
 
 EXPERIMENT = "aclora"
 FINGERPRINT, TRAIN_FINGERPRINT, ADAPTER = "aclora.fingerprint", "aclora.train_fingerprint", "aclora.adapter"
 STYLE, COMMIT, DIRTY, SUPERSEDED = "aclora.style", "mlflow.source.git.commit", "aclora.dirty", "aclora.superseded"
+NAME, DVC_EXPERIMENT, LOCKS = "mlflow.runName", "aclora.experiment", "aclora.locks"
+Logged = dict[tuple[str, int], tuple[float, int]]
 DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -29,7 +34,17 @@ DEFAULTS = {
 
 def uri() -> str:
     """The tracking store: `MLFLOW_TRACKING_URI`, else a database in the project's folder."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / 'mlflow.db'}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home() / 'mlflow.db'}"
+
+
+@contextlib.contextmanager
+def alone(what: str) -> Iterator[None]:
+    """One process at a time of this project's does this: two would create the same store, or the same run."""
+    folder = home() / ".cache"
+    folder.mkdir(exist_ok=True)
+    with (folder / f"{what}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @contextlib.contextmanager
@@ -41,8 +56,9 @@ def connected(create: bool = True, **settings: str) -> Iterator:
     """
     for key, value in (DEFAULTS | settings).items():
         os.environ.setdefault(key, value)
-    store, file = uri(), Path.cwd() / "mlflow.db"
-    if not create and not os.environ.get("MLFLOW_TRACKING_URI") and not file.exists():
+    store, file = uri(), home() / "mlflow.db"
+    own = not os.environ.get("MLFLOW_TRACKING_URI")
+    if own and not create and not file.exists():
         raise InputError(f"{file} is missing: set MLFLOW_TRACKING_URI to the tracking server that has the run")
     import requests
     from mlflow import MlflowClient
@@ -52,23 +68,81 @@ def connected(create: bool = True, **settings: str) -> Iterator:
     for noisy in ("mlflow", "alembic", "urllib3"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     try:
+        if own and not file.exists():
+            with alone("tracking"):
+                _create(file)
         yield MlflowClient(store)
     except (MlflowException, requests.RequestException, SQLAlchemyError, OSError) as error:
         why = " ".join(str(error).split())
         raise InputError(f"MLFLOW_TRACKING_URI = {store!r} cannot be used: {why[:200]}") from None
 
 
-def run_of(client, style: str, fingerprint: str, train_fingerprint: str):
-    """The run of a fingerprint; created if missing. An unpublished live run of the same training becomes it."""
-    if run := find(client, FINGERPRINT, fingerprint):
-        return run
+def _create(file):
+    """Make the default database beside its place: one that a kill left half made never opens again."""
+    from mlflow import MlflowClient
+
+    if file.exists():  # another process was first
+        return
+    for left in file.parent.glob(f".{file.name}.*.part*"):
+        left.unlink()
+    part = part_of(file)
+    MlflowClient(f"sqlite:///{part}").search_experiments(max_results=1)
+    part.replace(file)
+
+
+def run_of(
+    client,
+    style: str,
+    fingerprint: str,
+    train_fingerprint: str,
+    params: dict[str, str] | None = None,
+    experiment: str | None = None,
+):
+    """The run of a fingerprint; created if missing, and named for DVC's `experiment` if it comes from one.
+
+    A run of the same training that has no scores yet becomes it, if none of its parameters is another than in `params`.
+    """
     tags = {STYLE: style, FINGERPRINT: fingerprint, TRAIN_FINGERPRINT: train_fingerprint}
-    tags["mlflow.runName"] = f"{style} {fingerprint[:8]}"
-    run = find(client, TRAIN_FINGERPRINT, train_fingerprint)
-    if run and ADAPTER not in run.data.tags and run.data.tags[STYLE] == style:
-        log_texts(client, run.info.run_id, {}, tags)
-        return client.get_run(run.info.run_id)
-    return client.create_run(_experiment(client), tags=tags)
+    name = {NAME: f"{style} {experiment}", DVC_EXPERIMENT: experiment} if experiment else {}
+    with alone("tracking"):
+        run = find(client, FINGERPRINT, fingerprint)
+        if run and (not name or DVC_EXPERIMENT in run.data.tags):
+            return run
+        if run:
+            log_texts(client, run.info.run_id, {}, name)
+            return client.get_run(run.info.run_id)
+        tags |= name or {NAME: f"{style} {fingerprint[:8]}"}
+        for run in search(client, f"tags.`{TRAIN_FINGERPRINT}` = '{train_fingerprint}'"):
+            if _unfinished(run, style, params or {}):
+                log_texts(client, run.info.run_id, {}, tags)
+                return client.get_run(run.info.run_id)
+        return client.create_run(_experiment(client), tags=tags)
+
+
+def _unfinished(run, style, params):
+    """Whether a run is a training alone, without scores, whose parameters are these."""
+    tags, known = run.data.tags, run.data.params
+    trained_only = all(key.startswith(SERIES) for key in run.data.metrics)
+    same = all(known[key] == value for key, value in params.items() if key in known)
+    return trained_only and same and tags[STYLE] == style and not {ADAPTER, SUPERSEDED} & tags.keys()
+
+
+def supersede(client, run) -> None:
+    """The same inputs had other results, on another kind of machine: the run stays, and is found no more."""
+    log_texts(client, run.info.run_id, {}, {SUPERSEDED: "true"})
+    client.set_terminated(run.info.run_id, "FINISHED")
+
+
+def complete(client, style: str, lock: str):
+    """The run, published with all its files, whose dvc.lock had this digest; None if there is none."""
+    found = search(client, f"tags.`{LOCKS}` LIKE '%{lock}%' and tags.`{STYLE}` = '{style}'")
+    done = [run for run in found if is_complete(run)]
+    return next((run for run in done if version_of(client, style, run.info.run_id)), None)
+
+
+def is_complete(run) -> bool:
+    """Whether publishing the run came to its end, and no later training of the same began since."""
+    return ADAPTER in run.data.tags and SUPERSEDED not in run.data.tags and run.info.status == "FINISHED"
 
 
 def find(client, tag: str, value: str):
@@ -92,18 +166,29 @@ def address(run) -> str:
     return f"runs:/{run_id}"
 
 
-def logged(client, run, keys: Iterable[str]) -> dict[tuple[str, int], float]:
-    """The points that a run has of `keys`, as (key, step) → value."""
-    present = [key for key in keys if key in run.data.metrics]
-    return {(key, m.step): m.value for key in present for m in client.get_metric_history(run.info.run_id, key)}
+def logged(client, run, keys: Iterable[str]) -> dict[tuple[str, int], tuple[float, int]]:
+    """The points that a run has of `keys`, as (key, step) → value and time."""
+    present = sorted({key for key in keys if key in run.data.metrics})
+    found = (m for key in present for m in client.get_metric_history(run.info.run_id, key))
+    return {(m.key, m.step): (m.value, m.timestamp) for m in found}
 
 
-def log_series(client, run_id: str, values: dict[tuple[str, int], float], model: str | None = None) -> None:
-    """Log (key, step) → value in as few requests as possible; with `model`, also as that LoggedModel's."""
+def log_series(
+    client, run_id: str, values: dict[tuple[str, int], float], done: Logged | None = None, model: str | None = None
+) -> None:
+    """Log (key, step) → value in as few requests as possible; what is in `done` (see `logged`) has been.
+
+    With `model` all of them are also that LoggedModel's; those in `done` then keep their time, so that the run does not
+    get them twice.
+    """
     from mlflow.entities import Metric
 
-    now = int(time.time() * 1000)
-    metrics = [Metric(key, value, now, step, model_id=model) for (key, step), value in values.items()]
+    now, done = int(time.time() * 1000), done or {}
+    new = values if model else {point: value for point, value in values.items() if point not in done}
+    metrics = [
+        Metric(key, value, done.get((key, step), (value, now))[1], step, model_id=model)
+        for (key, step), value in new.items()
+    ]
     for i in range(0, len(metrics), 1000):
         client.log_batch(run_id, metrics=metrics[i : i + 1000])
 
@@ -170,7 +255,7 @@ def _experiment(client):
     """The experiment's id; in the default store its artifacts are in the project's folder."""
     from mlflow.exceptions import MlflowException
 
-    artifacts = None if os.environ.get("MLFLOW_TRACKING_URI") else (Path.cwd() / "mlartifacts").as_uri()
+    artifacts = None if os.environ.get("MLFLOW_TRACKING_URI") else (home() / "mlartifacts").as_uri()
     with contextlib.suppress(MlflowException):  # another process created it first
         if not client.get_experiment_by_name(EXPERIMENT):
             kind = {

@@ -5,8 +5,12 @@ writes here changes none of its outs.
 """
 
 import contextlib
+import errno
+import fcntl
 import hashlib
+import itertools
 import json
+import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -31,23 +35,24 @@ VALUES = "values"  # a record's tensor; the rest of it is JSON
 class CheckpointsConfig(Config):
     """The `checkpoints` section of params.yaml."""
 
-    every: Annotated[int, MustBe("at least 1 epoch")] = Field(ge=1)
+    every: Annotated[int, MustBe("between 1 and 1000000 epochs")] = Field(ge=1, le=1_000_000)
 
 
 class Checkpoints:
     """What is kept of one training, in `folder`: `history.jsonl`, line by line, and the two last checkpoints.
 
+    While another process trains the same, that one has the folder, and this training keeps its own in `folder.2`.
     `machine` says what kind of machine computes; a checkpoint of another kind is left alone, because going on from it
     would not give the same bytes.
     """
 
     def __init__(self, folder: Path, config: CheckpointsConfig, machine: str):
-        self.folder, self.every, self.machine = folder, config.every, machine
+        self.folder = _free(folder)
+        self.every, self.machine = config.every, machine
         self.history: list[dict] = []  # records without their tensors
         self.values: list[Tensor] = []  # the tensors of those that had one
         self.state: tuple[int, dict[str, Tensor], dict] | None = None  # epoch, tensors and values to go on from
         self.failed = False
-        folder.mkdir(parents=True, exist_ok=True)
 
     @property
     def log(self) -> Path:
@@ -172,6 +177,23 @@ def room_note(folder: Path, parameters: Sequence[Tensor]) -> str:
         f"{folder}: its disk has {free / 1e6:.0f} MB free, checkpoints need {needed / 1e6:.0f} MB: free some, or an "
         "interrupted training begins again"
     )
+
+
+def _free(folder: Path) -> Path:
+    """The first of folder, folder.2, folder.3 … that no other process has; it is this process's until its end."""
+    for number in itertools.count(1):
+        chosen = folder if number == 1 else folder.with_name(f"{folder.name}.{number}")
+        chosen.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = os.open(chosen / "lock", os.O_WRONLY | os.O_CREAT)  # never closed: that would unlock it
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:  # another one is a full disk, or a file system without locks
+            if error.errno in (errno.EACCES, errno.EAGAIN) and os.access(chosen, os.W_OK):
+                continue
+        if number > 1:
+            print(f"another process trains the same: this one's checkpoints are in {chosen}", file=sys.stderr)
+        return chosen
+    raise AssertionError("the numbers do not end")
 
 
 def machine(device: torch.device) -> str:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from aclora.core.config import Config, MustBe
+from aclora.core.config import LAST_SEED, Config, MustBe
 from aclora.core.errors import InputError
 from aclora.core.method import EpochEnd, Method
 from aclora.core.model import Model
@@ -21,15 +21,15 @@ from aclora.core.model import Model
 class TrainConfig(Config):
     """The `train` section of params.yaml."""
 
-    epochs: int = Field(ge=1)
-    batch_size: Annotated[int, MustBe("at least 1 picture")] = Field(ge=1)
+    epochs: int = Field(ge=1, le=1_000_000)
+    batch_size: int = Field(ge=1, le=10_000)
     learning_rate: float = Field(gt=0, lt=1)
-    weight_decay: float = Field(ge=0)
+    weight_decay: float = Field(ge=0, le=10)
     max_grad_norm: float = Field(gt=0)
     mixed_precision: Literal["no", "bf16", "fp16"]
-    resolution: Annotated[int | None, MustBe("at least 8 pixels")] = Field(ge=8)
-    seed: int = Field(ge=0)
-    feature_loss: float = Field(ge=0)
+    resolution: Annotated[int | None, MustBe("between 8 and 8192 pixels")] = Field(ge=8, le=8192)
+    seed: int = Field(ge=0, le=LAST_SEED)
+    feature_loss: float = Field(ge=0, le=1000)
     feature_encoder: str
     feature_network: str
     watch: str

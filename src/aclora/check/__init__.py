@@ -1,0 +1,1 @@
+"""What a run would read, looked at before any work begins and before DVC removes an out."""

@@ -1,0 +1,148 @@
+"""The networks that params.yaml names, judged by their files: no weight is read, and nothing is fetched."""
+
+import contextlib
+import hashlib
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from aclora.core import discovery, network_files
+from aclora.core.errors import InputError, require
+from aclora.core.files import write_atomically
+from aclora.core.hub import hub_name, loading
+from aclora.core.method import Method
+from aclora.core.model import Model, ModelConfig
+from aclora.core.model_check import check_loading
+from aclora.models import captioner
+from aclora.models.captioner import CaptionsConfig
+
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
+# What must be beside an encoder's weights, alternatives joined by |. Another encoder is looked at when it is loaded.
+BESIDE_WEIGHTS = {
+    "clip": ("config.json", "preprocessor_config.json", "tokenizer.json|vocab.json"),
+    "dino": ("config.json", "preprocessor_config.json"),
+    "image_reward": ("tokenizer.json|vocab.txt",),
+    "judge": ("config.json",),
+}
+POSITIONS = "max_position_embeddings"
+
+
+def check_networks(sections: dict[str, Any], cache: Path) -> None:
+    """The modules, folders and networks that the sections name. Raises `InputError`.
+
+    Which base models could be loaded is remembered in the folder `cache`: to find out takes seconds.
+    """
+    model, train, evaluate = sections["model"], sections["train"], sections["evaluate"]
+    check_model_once(model, cache)
+    discovery.find("encoders", train.feature_network, "train.feature_network", "ENCODER")
+    if train.feature_loss > 0:
+        aid = "or set train.feature_loss to 0"
+        check_network("train.feature_encoder", train.feature_encoder, train.feature_network, aid)
+    for knob, name in evaluate.encoders.items():
+        if name:
+            check_network(f"evaluate.{knob}", name, knob, "or set it to null to leave its figures out")
+    for name in evaluate.figures:
+        discovery.find_outside(name, "evaluate.figures")
+
+
+def check_model_once(model: ModelConfig, cache: Path) -> None:
+    """A base model's folder is of its family, whole, and can be loaded; a hub name passes. Raises `InputError`."""
+    folder = Path(model.name)
+    if not folder.is_dir():
+        discovery.load("models", model.family, "model.family", "MODEL")
+        return  # ModelConfig has checked the form of a hub name
+    stats = [(f.relative_to(folder).as_posix(), f.stat()) for f in sorted(folder.rglob("*")) if f.is_file()]
+    seen = [model.family, version("diffusers"), *((name, s.st_size, s.st_mtime_ns) for name, s in stats)]
+    mark = cache / hashlib.sha256(json.dumps(seen).encode()).hexdigest()[:32]
+    if mark.exists():
+        return
+    check_loading(model)
+    with contextlib.suppress(OSError):  # then the next check looks again
+        write_atomically(mark, b"")
+
+
+def check_network(knob: str, name: str, kind: str, aid: str) -> None:
+    """A folder holds whole weights and what belongs beside them; anything else has a hub name's form.
+
+    Raises `InputError`.
+    """
+    place = Path(name)
+    if not place.exists():
+        hub_name(knob, name, aid)
+    if not place.is_dir():
+        return
+    found = {file.name for file in place.iterdir()}
+    if not any(file.endswith(WEIGHTS) for file in found):
+        raise InputError(f"{knob} = {name!r}: the folder holds no weights ({', '.join(WEIGHTS)}); {aid}")
+    for wanted in BESIDE_WEIGHTS.get(kind, ()):
+        if not found & set(wanted.split("|")):
+            raise InputError(f"{knob} = {name!r}: the folder lacks {wanted.replace('|', ' or ')}; {aid}")
+    with loading(knob, name):
+        network_files.check_network(place)
+
+
+def check_captioner(config: CaptionsConfig) -> None:
+    """A captioner's folder is whole, and can say as much as it is asked for; a hub name passes. Raises `InputError`."""
+    folder = Path(config.model or "")
+    if config.model is None or not folder.is_dir():
+        return
+    with loading("captions.model", folder):
+        captioner.check_captioner(folder)
+        positions = network_files.read_object(folder / "config.json").get("text_config", {}).get(POSITIONS)
+    if isinstance(positions, int):
+        bound = f"below {positions}, which is all that the captioner can say"
+        require(config.max_new_tokens < positions, "captions.max_new_tokens", config.max_new_tokens, bound)
+
+
+def check_fit(sections: dict, method: Method) -> None:
+    """What the knobs ask of the base model is possible: the pictures' size, the sampler's steps, the adapter's rank.
+
+    Of a hub name nothing is known yet, and nothing is checked. Raises `InputError`.
+    """
+    model, folder = sections["model"], Path(sections["model"].name)
+    if not folder.is_dir():
+        return
+    family: type[Model] = discovery.load("models", model.family, "model.family", "MODEL")
+    network = _config(folder / family.component / "config.json") or {}
+    vae = _config(folder / "vae/config.json") or {}
+    if isinstance(own := network.get("sample_size"), int) and isinstance(blocks := vae.get("block_out_channels"), list):
+        factor = 2 ** (len(blocks) - 1)
+        family.check_resolution(sections["train"].resolution, own * factor, factor, network)
+    schedule = _config(folder / "scheduler/scheduler_config.json") or {}
+    if isinstance(steps := schedule.get("num_train_timesteps"), int):
+        asked = sections["generate"].num_inference_steps
+        require(asked <= steps, "generate.num_inference_steps", asked, f"at most {steps}, the model's own steps")
+    method.check_layers(linear_layers(folder / family.component, family.adapter_layers))
+
+
+def linear_layers(folder: Path, ends: tuple[str, ...]) -> dict[str, nn.Linear]:
+    """The linear layers of a network whose names end with one of `ends`, without values, by name.
+
+    From the headers of its safetensors files; those of other files are not known.
+    """
+    found = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(file, "pt") as opened:
+                for key in opened.keys():  # noqa: SIM118, it is no dict
+                    name = key.removesuffix(".weight")
+                    if name != key and f".{name}".endswith(tuple(f".{end}" for end in ends)):
+                        d, k = opened.get_slice(key).get_shape()
+                        found[name] = nn.Linear(k, d, bias=False, device=torch.device("meta"))
+        except (SafetensorError, OSError, ValueError):
+            continue  # a damaged file is named where weights are looked at
+    return found
+
+
+def _config(file: Path) -> dict[str, Any] | None:
+    """A JSON object; None where the file is missing or damaged."""
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None

@@ -1,0 +1,22 @@
+"""check-style: a style's pictures, captions and reference, looked at before DVC removes an out of its other stages."""
+
+from aclora.core.stage import run
+
+from aclora.check.project import PICTURES
+from aclora.check.styles import check_style
+from aclora.core.files import writing
+from aclora.project.home import home
+
+
+def main(name: str) -> None:
+    line, warnings = check_style(name, home() / PICTURES)
+    for warning in warnings:
+        print(f"warning: {warning}")
+    print(line)
+    # Always the same: the stages after this one depend on the pictures themselves.
+    with writing(f"data/checks/styles/{name}") as (out,):
+        out.write_text("checked\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    run(main, __doc__)
