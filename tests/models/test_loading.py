@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from aclora.core.discovery import load
 from aclora.core.errors import InputError
-from aclora.core.model import check_loading, check_model, load_model, prompt_readers
+from aclora.core.model import load_model
+from aclora.core.model_check import check_loading, check_model, prompt_readers
 from tests import damage
 from tests.conftest import model_config
 
@@ -101,16 +101,12 @@ def spoilt(folder, to, path, how):
     return model_config(place)
 
 
-def check_files(config):
-    check_model(config, load("models", config.family, "model.family", "MODEL"))
-
-
 @pytest.mark.parametrize("case", CASES)
 def test_it_is_said_in_one_line(tiny_folder, tmp_path, case):
     path, how, found_by, said = CASES[case]
     config = spoilt(tiny_folder, tmp_path, path, how)
     found = {}
-    for stage, look in ((BY_FILES, check_files), (BY_SHAPES, check_loading), (BY_VALUES, load_model)):
+    for stage, look in ((BY_FILES, check_model), (BY_SHAPES, check_loading), (BY_VALUES, load_model)):
         try:
             look(config)
         except InputError as error:
@@ -127,7 +123,7 @@ def test_it_is_said_in_one_line(tiny_folder, tmp_path, case):
 
 def test_a_whole_model_passes_every_look(folders, kind):
     config = model_config(*folders[kind])
-    check_files(config)
+    check_model(config)
     model = check_loading(config)
     assert {p.device.type for p in model.network.parameters()} == {"meta"}
     assert [one.name for one in model.readers] == [one.name for one in prompt_readers(config)]
@@ -165,11 +161,11 @@ def test_weights_in_several_files(tiny_folder, tmp_path):
     assert all(torch.equal(loaded[k], v.float()) for k, v in tensors.items())
     index.write_text(json.dumps({"weight_map": listed | {"more.weight": shards[0]}}))
     with pytest.raises(InputError, match=rf"unet/{shards[0]} lacks more.weight"):
-        check_files(config)
+        check_model(config)
     index.write_text(json.dumps({"weight_map": []}))
     with pytest.raises(InputError, match=r"index.json is damaged: it must have a weight_map"):
-        check_files(config)
+        check_model(config)
     index.write_text(json.dumps({"weight_map": listed}))
     unet.with_name(shards[1]).unlink()
     with pytest.raises(InputError, match=rf"unet/{shards[1]}, which .*index.json lists, is missing"):
-        check_files(config)
+        check_model(config)

@@ -8,7 +8,7 @@ import torch
 from transformers import CLIPTokenizer
 
 from aclora.core.errors import InputError
-from aclora.core.model import prompt_readers
+from aclora.core.model_check import prompt_readers
 from aclora.core.prompts import check_trigger, fit_prompt, fit_prompts, note_of_lost, reader
 from tests.conftest import ROOT, model_config
 

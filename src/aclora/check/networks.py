@@ -16,7 +16,8 @@ from aclora.core.errors import InputError, require
 from aclora.core.files import write_atomically
 from aclora.core.hub import hub_name, loading
 from aclora.core.method import Method
-from aclora.core.model import Model, ModelConfig, check_loading
+from aclora.core.model import Model, ModelConfig
+from aclora.core.model_check import check_loading
 from aclora.models import captioner
 from aclora.models.captioner import CaptionsConfig
 

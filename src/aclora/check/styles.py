@@ -6,7 +6,8 @@ from aclora.check.networks import check_captioner
 from aclora.core import discovery, params
 from aclora.core.errors import InputError, did_you_mean
 from aclora.core.hub import trained_on
-from aclora.core.model import ModelConfig, prompt_readers
+from aclora.core.model import ModelConfig
+from aclora.core.model_check import prompt_readers
 from aclora.core.prompts import check_trigger, fit_prompts, note_of_lost
 from aclora.data.captions import caption_folder, look_at_folder, prompt_notes, with_trigger
 from aclora.data.corruption import DataConfig, corrupted_count, limited

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from aclora.core.config import Config
 from aclora.core.discovery import load
 from aclora.core.errors import InputError, require
-from aclora.core.hub import cached, loading
+from aclora.core.hub import loading
 from aclora.core.images import square, to_tensor
 from aclora.core.network_files import check_pipeline
-from aclora.core.pipeline import readers_in, readers_of, shapes_only
+from aclora.core.pipeline import readers_of
 from aclora.core.prompts import Reader
 from aclora.core.tensors import finite_weights
 
@@ -250,51 +250,12 @@ def load_model(config: ModelConfig) -> Model:
     that lacks something, weights that are not finite, and a tokenizer of another model.
     """
     family = load("models", config.family, "model.family", "MODEL")
-    check_model(config, family)
-    model = family.load(config)
     with loading("model.name", config.name):
+        if Path(config.name).is_dir():
+            check_pipeline(Path(config.name))
+        model = family.load(config)
         for part, network in model.pipe.components.items():
             if isinstance(network, nn.Module):
                 finite_weights(network, part)
         model.readers  # noqa: B018, a tokenizer that does not fit raises
     return model
-
-
-def check_model(config: ModelConfig, family: type[Model]) -> None:
-    """Of a folder: every part that its index lists is there and whole, and it is of the family; no weight is read.
-
-    A hub name passes. Raises `InputError`.
-    """
-    if Path(config.name).is_dir():
-        with loading("model.name", config.name):
-            index = check_pipeline(Path(config.name))
-        family.check_family(index, config)
-
-
-def check_loading(config: ModelConfig) -> Model | None:
-    """A folder's model can be loaded: its weights have the names and shapes of its configs, its scheduler and
-    tokenizers fit. None for a hub name.
-
-    Reads no values, but imports diffusers, which takes seconds; the model is without values too. Raises `InputError`.
-    """
-    if not Path(config.name).is_dir():
-        return None
-    family = load("models", config.family, "model.family", "MODEL")
-    check_model(config, family)
-    with loading("model.name", config.name), shapes_only():
-        model = family.load(config)
-        model.readers  # noqa: B018, a tokenizer that does not fit raises
-        return model
-
-
-def prompt_readers(config: ModelConfig) -> list[Reader] | None:
-    """The tokenizers of the model that `config` names, without its weights; None for one of the hub that is not here.
-
-    Raises `InputError` for a tokenizer that cannot be loaded or does not belong to its text encoder.
-    """
-    family = load("models", config.family, "model.family", "MODEL")
-    folder = Path(config.name) if Path(config.name).is_dir() else cached(config.name, config.revision)
-    if folder is None:
-        return None
-    with loading("model.name", config.name):
-        return readers_in(folder, family.prompt_limits)
