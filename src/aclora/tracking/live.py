@@ -35,6 +35,7 @@ def live(style: str, run_fingerprint: str | None, train_fingerprint: str, histor
             [sys.executable, "-m", "aclora.tracking.live", *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
+            process_group=0,  # Ctrl-C is the training's alone: it ends this process too, and needs it to the end
         )
     except OSError as error:
         warn(style, error)
