@@ -26,7 +26,7 @@ def run(done, faults, stage, moment, **env):
     env |= {"PYTHONPATH": str(faults), "SIGNAL_AT": moment}
     ended = done.run("python", "-m", f"stages.{stage}", "watercolor", env=env)
     lines = ended.stderr.replace("\r", "\n").splitlines()
-    return ended.returncode, [line for line in lines if line.strip() and "epoch" not in line.split("|")[-1]]
+    return ended.returncode, [line for line in lines if line.strip() and "%|" not in line]
 
 
 def left(done):

@@ -52,6 +52,7 @@ def _sender(kind: str, style: str, *arguments: str) -> Iterator[None]:
             [sys.executable, "-m", "aclora.tracking.live", kind, style, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
+            process_group=0,  # Ctrl-C is the training's alone: it ends this process too, and needs it to the end
         )
     except OSError as error:
         warn(kind, style, error)
