@@ -10,8 +10,9 @@ from flows.sweep import sweep
 
 
 @pytest.fixture
-def flow(toy, prefect):
+def flow(toy, prefect, monkeypatch):
     """Run the flow; its last state and the rows of its table."""
+    monkeypatch.setenv("ACLORA_TRACKING", "off")
 
     def run(*args, **kwargs):
         state = sweep(*args, return_state=True, **kwargs)
@@ -35,6 +36,18 @@ def test_every_combination_runs_once(toy, flow):
     state, rows = flow({"train.seed": [0, 1, -1], "train.epochs": [3]}, ["oil"])
     assert [row["outcome"] for row in rows] == ["unchanged", "unchanged", "ran"]
     assert toy.run("git", "status", "--porcelain").stdout == ""  # experiments run elsewhere
+
+
+def test_each_experiment_is_published_and_mlflows_refusal_fails_none(toy, flow, monkeypatch, caplog):
+    """The toy's experiments have scores, but not the files that a run in MLflow holds."""
+    monkeypatch.delenv("ACLORA_TRACKING")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    state, rows = flow({"train.seed": [0]}, ["oil"])
+    assert state.is_completed(), state.message
+    said = [line for line in caplog.messages if line.startswith("MLflow did not get ")]
+    assert said
+    assert all(rows[0]["experiment"] in line for line in said)
+    assert all("`aclora publish --experiments` sends them: " in line for line in said)
 
 
 @pytest.mark.slow
@@ -77,6 +90,11 @@ def test_bad_input_runs_nothing(toy, flow):
     (toy.folder / "pictures/ink/2.png").touch()
     state, _ = flow({"train.seed": [0]})
     assert state.is_failed()
+    assert state.message == (
+        "experiments would lack pictures/ink, in neither git nor DVC: `git add pictures/ink && git commit`"
+    )
+    toy.run("git", "add", "pictures/ink")
+    state, _ = flow({"train.seed": [0]})
     assert state.message.startswith("the work tree is dirty: pictures/ink/2.png; sweep starts from a commit")
     assert flow({"train.seed": [0]}, ["oyl"])[0].message.startswith("style 'oyl' is unknown")
     assert flow({"train.seed": [0]}, at_once=0)[0].message == "at_once = 0: must be at least 1"

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from aclora.project import fingerprint, records
 from aclora.tracking import store
 
 GRACE = 10  # seconds that a stage waits at its end for what is to be sent
+STARTUP = 60  # seconds that it waits for a sender that is not ready yet: short stages, on a machine busy with others
+READY = threading.Event()  # in the sender
 WARNED = 3  # exit status of a sender that has printed why it stopped
 
 
@@ -51,7 +54,7 @@ def _sender(kind: str, style: str, *arguments: str) -> Iterator[None]:
         sender = subprocess.Popen(
             [sys.executable, "-m", "aclora.tracking.live", kind, style, *arguments],
             stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
             process_group=0,  # Ctrl-C is the training's alone: it ends this process too, and needs it to the end
         )
     except OSError as error:
@@ -63,12 +66,23 @@ def _sender(kind: str, style: str, *arguments: str) -> Iterator[None]:
         yield
         status = "FINISHED"
     finally:
-        if status == "FINISHED" or kind == "training":
+        matters = status == "FINISHED" or kind == "training"
+        if matters:
             with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-                sender.communicate(status.encode(), timeout=GRACE + 1)
+                _end(sender, status)
         sender.kill()
-        if sender.wait() not in (0, WARNED) and (status == "FINISHED" or kind == "training"):
+        with contextlib.suppress(OSError), sender:  # which closes its pipes
+            pass
+        if matters and sender.returncode not in (0, WARNED):
             warn(kind, style, "it took too long" if sender.returncode < 0 else f"exit status {sender.returncode}")
+
+
+def _end(sender, status):
+    """Tell the sender how the stage ended, and wait for it: what it does before it is ready needs no server."""
+    sender.stdin.write(status.encode())
+    sender.stdin.close()
+    select.select([sender.stdout], [], [], STARTUP)  # it is ready, or gone
+    sender.wait(GRACE + 1)
 
 
 def warn(kind: str, style: str, why: object, file=None) -> None:
@@ -84,6 +98,7 @@ def follow(style: str, run_fingerprint: str, train_fingerprint: str, history: Pa
     run_fingerprint = run_fingerprint or fingerprint.run_fingerprint(style)
     with store.connected(MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR="1") as client:
         params = _inputs(style)
+        _ready()
         run = store.run_of(client, style, run_fingerprint, train_fingerprint, params, experiment())
         run_id = run.info.run_id
         client.update_run(run_id, status="RUNNING")
@@ -109,6 +124,7 @@ def send(style: str) -> None:
     from aclora.tracking import publish
 
     with store.connected(MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR="1") as client:
+        _ready()
         status = []
         _wait_for_end(status, threading.Event())
         if status != ["FINISHED"]:
@@ -154,14 +170,21 @@ class Tail:
 
 
 def _wait_for_end(status, ended):
-    """Wait until the training closes the pipe, or is gone; from then on the sender has `GRACE` seconds."""
+    """Wait until the stage closes the pipe, or is gone; from then on the sender has `GRACE` seconds."""
     status.append(sys.stdin.read() or "KILLED")
-    signal.alarm(GRACE)
+    signal.alarm(GRACE if READY.is_set() else STARTUP + GRACE)
     ended.set()
 
 
+def _ready():
+    """Say so to the stage that waits."""
+    READY.set()
+    with contextlib.suppress(OSError):  # the stage is gone
+        os.write(sys.stdout.fileno(), b".")
+
+
 def _main():
-    os.nice(19)
+    os.nice(5)  # at 19 it would not be ready at the end, beside other jobs
     for number in (signal.SIGINT, signal.SIGTERM):  # it ends when the training does
         signal.signal(number, signal.SIG_IGN)
     stderr = os.fdopen(os.dup(2), "w")

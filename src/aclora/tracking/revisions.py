@@ -107,6 +107,9 @@ def _publish(client, revision, styles, scratch):
 def _address(client, revision, style, tree):
     """Publish a style from the revision's work tree; the run's address."""
     stages = records.locked(style, tree)
+    for name, stage in stages.items():
+        if None in stage["outs"].values():
+            raise InputError(f"{name} did not run in it")
     deps = [path for stage in stages.values() for path in stage["deps"]]
     outs = [path for stage in stages.values() for path in stage["outs"]]
     checkout.fetch(Path.cwd(), tree, [path for path in deps if path not in outs], outs)
