@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import psutil
 import yaml
 
 from tests.trials.case import Result
-from tests.trials.tree import ADAPTER, GENERATED, LOCK, METRICS, OUTS, STYLE, Tree, copied, left_over, outs
+from tests.trials.tree import ADAPTER, CHECKS, GENERATED, LOCK, METRICS, STYLE, Tree, copied, left_over, outs
 from tests.trials.trial import pace, started
 
 COUNT = 100
@@ -31,11 +32,23 @@ def metrics(*names: str) -> tuple[str, ...]:
 
 # Module of a stage: its name in dvc.yaml, its share of the kills, how long it takes on one idle core, its outs.
 STAGES = {
-    "caption": ("caption", 8, 4.0, OUTS[:1]),
-    "train": ("train-aclora", 56, 6.0, (ADAPTER,)),
-    "audit": ("restart-audit", 8, 4.0, metrics("audit.json", "spectra.npz", "audit", "loss.csv", "restarts.csv")),
-    "generate": ("generate", 14, 7.0, (GENERATED, f"{METRICS}/contact_sheet.png")),
-    "evaluate": ("evaluate", 14, 7.0, metrics("scores.json", "evaluation.json", "per_image.csv", "per_reference.csv")),
+    "check": ("check", 5, 3.0, (f"{CHECKS}/parameters",)),
+    "check_style": (f"check-style@{STYLE}", 5, 3.0, (f"{CHECKS}/styles/{STYLE}",)),
+    "caption": (f"caption@{STYLE}", 6, 4.0, (f"data/captions/{STYLE}.jsonl",)),
+    "train": (f"train-aclora@{STYLE}", 54, 6.0, (ADAPTER,)),
+    "audit": (
+        f"restart-audit@{STYLE}",
+        6,
+        4.0,
+        metrics("audit.json", "spectra.npz", "audit", "loss.csv", "restarts.csv"),
+    ),
+    "generate": (f"generate@{STYLE}", 12, 7.0, (GENERATED, f"{METRICS}/contact_sheet.png")),
+    "evaluate": (
+        f"evaluate@{STYLE}",
+        12,
+        7.0,
+        metrics("scores.json", "evaluation.json", "per_image.csv", "per_reference.csv"),
+    ),
 }
 SIGNALS = ("SIGKILL", "SIGKILL", "SIGTERM", "SIGINT")
 # cascade: the stage, and dvc within 50 ms of it, as where memory runs out. early: dvc before the stage has begun.
@@ -117,7 +130,7 @@ def forget(tree: Tree, stage: str) -> None:
     for out in made:
         tree.remove(out)
     locked = yaml.safe_load(tree.read("dvc.lock"))
-    del locked["stages"][f"{name}@{STYLE}"]
+    del locked["stages"][name]
     tree.write("dvc.lock", yaml.safe_dump(locked, sort_keys=False))
     shutil.rmtree(tree.folder / ".dvc/cache/runs", ignore_errors=True)
     if stage == "evaluate":
@@ -161,7 +174,7 @@ def killed(tree: Tree, chain: Chain, one: Kill, faults: list[str]) -> str:
             await_session(process.pid)
         if process.returncode:
             break
-        if f"{STAGES[chain.stage][0]}@{STYLE}" in lock(tree)["stages"]:
+        if STAGES[chain.stage][0] in lock(tree)["stages"]:
             forget(tree, chain.stage)
     else:
         faults.append(f"{one}: the run ends as if nothing had been")
@@ -202,7 +215,7 @@ def drained(process: subprocess.Popen) -> str:
 
 def victims(process: subprocess.Popen, stage: psutil.Process | None, victim: str) -> list:
     """Whom to signal, in order; None is the whole group."""
-    dvc = find(process, "dvc", "repro") or psutil.Process(process.pid) if process.poll() is None else None
+    dvc = find(process, is_dvc) or psutil.Process(process.pid) if process.poll() is None else None
     found = {"stage": [stage], "dvc": [dvc], "early": [dvc], "cascade": [stage, dvc], "group": [None]}[victim]
     return found if victim == "group" else [one for one in found if one is not None]
 
@@ -210,19 +223,22 @@ def victims(process: subprocess.Popen, stage: psutil.Process | None, victim: str
 def await_stage(process: subprocess.Popen, stage: str) -> psutil.Process | None:
     end = time.monotonic() + LIMIT
     while process.poll() is None and time.monotonic() < end:
-        if found := find(process, f"stages.{stage}", STYLE):
+        if found := find(process, lambda words: f"stages.{stage}" in words):
             return found
         time.sleep(0.02)
     return None
 
 
-def find(process: subprocess.Popen, *words: str) -> psutil.Process | None:
-    """The youngest process below one whose command has these words: a shell comes before what it starts."""
+def is_dvc(words: list[str]) -> bool:
+    return "repro" in words and any(Path(word).name == "dvc" for word in words)
+
+
+def find(process: subprocess.Popen, wanted: Callable[[list[str]], bool]) -> psutil.Process | None:
+    """The youngest process of those that one started whose command is wanted; a shell holds a command as one word."""
     with contextlib.suppress(psutil.Error):
         for child in reversed([psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]):
             with contextlib.suppress(psutil.Error):
-                line, shell = " ".join(child.cmdline()), child.name() in ("sh", "bash", "dash", "zsh")
-                if all(word in line for word in words) and not shell:
+                if wanted(child.cmdline()):
                     return child
     return None
 

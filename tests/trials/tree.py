@@ -14,7 +14,8 @@ PICTURES = f"data/styles/{STYLE}"
 ADAPTER = f"models/adapters/{STYLE}"
 GENERATED = f"data/generated/{STYLE}"
 METRICS = f"metrics/{STYLE}"
-OUTS = (f"data/captions/{STYLE}.jsonl", ADAPTER, GENERATED, METRICS)
+CHECKS = "data/checks"
+OUTS = (CHECKS, f"data/captions/{STYLE}.jsonl", ADAPTER, GENERATED, METRICS)
 LOCK = ".dvc/tmp/rwlock"
 TOUCHED = "touched-by-injection"  # the file that an injected command would make
 # What no command of a trial reads.
