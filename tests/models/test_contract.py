@@ -66,9 +66,8 @@ def test_decoding_is_the_way_back_as_the_pipeline_goes_it(model):
 
 
 def test_a_resolution_that_does_not_fit_is_named(model):
-    multiple = 2 if model.component == "unet" else 4  # a transformer's patches are of 2 × 2 latents
-    with pytest.raises(InputError, match=rf"^train.resolution = 17: must be a multiple of {multiple}"):
-        model.encode_pictures(PICTURES, 17)
+    with pytest.raises(InputError, match=r"^train.resolution = 12: must be a multiple of 8, at most 64 \(the model's"):
+        model.encode_pictures(PICTURES, 12)
 
 
 def test_the_network_predicts_under_the_encoded_prompts(model):
