@@ -48,12 +48,11 @@ class StableDiffusion3(Model):
             parts |= read_networks(config.name, config.revision, index)
             return cls(StableDiffusion3Pipeline.from_pretrained(config.name, dtype=torch.float32, **where, **parts))
 
-    def check_size(self, size):
-        config = self.network.config
-        multiple = self.pipe.vae_scale_factor * config.patch_size
-        require(size % multiple == 0, "train.resolution", size, f"a multiple of {multiple}")
-        most = multiple * config.pos_embed_max_size
-        require(size <= most, "train.resolution", size, f"at most {most}, the model's largest picture")
+    @classmethod
+    def check_resolution(cls, size, own, factor, network):
+        super().check_resolution(size, own, factor, network)
+        most = factor * network["patch_size"] * network["pos_embed_max_size"]
+        require(size is None or size <= most, "train.resolution", size, f"at most {most}, the model's largest picture")
 
     @torch.no_grad()
     def encode_prompts(self, prompts, size):
