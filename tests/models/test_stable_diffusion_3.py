@@ -74,7 +74,7 @@ def test_latents_are_shifted_and_scaled_as_the_pipeline_undoes_it(tiny_sd3):
 
 def test_a_resolution_that_does_not_fit_is_named(tiny_sd3):
     picture = Image.new("RGB", (64, 64))
-    with pytest.raises(InputError, match=r"^train.resolution = 18: must be a multiple of 4$"):
+    with pytest.raises(InputError, match=r"^train.resolution = 18: must be a multiple of 8, at most 64"):
         tiny_sd3.encode_pictures([picture], 18)
     with pytest.raises(InputError, match=r"^train.resolution = 36: must be at most 32, the model's largest picture$"):
         tiny_sd3.encode_pictures([picture], 36)
