@@ -4,6 +4,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from aclora.core.errors import InputError
 from aclora.core.files import read_json
@@ -23,6 +24,12 @@ def opened(root: Path = Path(".")) -> Iterator:
         raise InputError(f"{root.resolve()} is not a DVC project: run from the project's folder") from None
     except DvcException as error:
         raise InputError(f"DVC: {' '.join(str(error).split())}") from None
+
+
+def stages(repo) -> dict[str, Any]:
+    """The stages of the project's own dvc.yaml by their names; `addressing` depends on the current folder instead."""
+    own = Path(repo.root_dir) / "dvc.yaml"
+    return {s.name: s for s in repo.index.stages if s.cmd and Path(s.path) == own}
 
 
 def status(names: list[str], root: Path = Path(".")) -> dict[str, list] | None:

@@ -49,9 +49,8 @@ class Record(Results):
 def inputs(style: str, root: Path) -> dict[str, str]:
     """The parameters of all stages of a style as params.yaml has them now, flat."""
     with dvc.opened(root) as repo:
-        stages = [s for s in repo.index.stages if s.addressing.endswith(f"@{style}")]
         values = {}
-        for stage in stages:
+        for stage in _stages(repo, style).values():
             for dep in stage.deps:
                 values |= dep.read_params() if dvc.holds_params(dep) else {}
     return _flat_params(values, style)
@@ -150,7 +149,11 @@ def locked(style: str, root: Path) -> dict[str, dict]:
     Of a stage that never ran the hashes are None.
     """
     with dvc.opened(root) as repo:
-        return {s.addressing: _locked(s) for s in repo.index.stages if s.addressing.endswith(f"@{style}")}
+        return {name: _locked(stage) for name, stage in _stages(repo, style).items()}
+
+
+def _stages(repo, style):
+    return {name: stage for name, stage in dvc.stages(repo).items() if name.partition("@")[2] == style}
 
 
 def _locked(stage):
