@@ -17,6 +17,7 @@ from aclora.project import records
 from aclora.tracking import store
 from tests.pipeline.conftest import BYTE_CODE
 from tests.pipeline.test_publish import STYLE, client_of, copied, published, refused, rows, runs, series
+from tests.pipeline.test_repro import STAGES
 from tests.programs import needed_browser
 from tests.tracking.conftest import by, free_port, server
 
@@ -90,6 +91,10 @@ def test_publishing_completes_it_from_git_and_the_cache(project, monkeypatch, tm
         assert (run.data.tags[store.COMMIT], run.data.tags[store.DIRTY]) == (baseline, "true")
         patch = Path(client.download_artifacts(wide, "git/diff.patch", str(tmp_path))).read_text()
         assert re.findall(r"^\+\+\+ b/(.*)$", patch, re.M) == ["params.yaml"]
+        lock = read_json(Path(client.download_artifacts(wide, "dvc/lock.json", str(tmp_path))))
+        assert set(lock) == {f"{name}@{STYLE}" for name in STAGES.values()}
+        assert {f"dvc.{name}" for name in STAGES.values()} <= run.data.tags.keys()
+        assert not [tag for tag in run.data.tags if ".cache" in tag]
         (workspace,) = [r for r in runs(client) if r.info.run_id != wide]
         assert workspace.data.tags[store.DIRTY] == "false"
     assert status(project) == before
@@ -113,7 +118,7 @@ def test_a_revision_is_the_run_of_the_workspace(project):
     before = rows(project)
     said = published(project, "--revision", "HEAD")
     assert said.splitlines()[0].removeprefix("HEAD ") == published(project).splitlines()[0]
-    assert f"HEAD~1 {STYLE}" in project.run("aclora", "publish", "--revision", "HEAD~1").stderr  # committed unfinished
+    assert published(project, "--revision", "HEAD~1").startswith("HEAD~1: has no results\n")
     assert rows(project) == before
 
 

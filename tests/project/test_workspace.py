@@ -233,3 +233,16 @@ def test_outside_of_git_there_are_no_experiments(project):
     edit(".dvc/config", "[core]", "[core]\n    no_scm = true")
     add_oil()
     assert missing() == []
+
+
+def test_a_project_elsewhere_is_described_as_from_its_own_folder(project, monkeypatch, tmp_path_factory):
+    """A work tree of an earlier commit is looked at from the user's folder."""
+    here = records.locked("ink", project), records.inputs("ink", project)
+    edit("code.py", "1", "2")
+    stale = workspace.stale(["ink"], project)
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    assert (records.locked("ink", project), records.inputs("ink", project)) == here
+    assert set(here[0]) == {"caption@ink", "evaluate@ink"}
+    assert stale == workspace.stale(["ink"], project) == "caption@ink is out of date (code.py)"
+    (line,) = workspace.differences(project, here[0])
+    assert line.startswith("code.py has md5 ")

@@ -56,7 +56,7 @@ def plots(
 ) -> None:
     """Draw DVC's plots as one page that needs no network.
 
-    They show the workspace beside the runs that are named.
+    One run is shown beside the workspace, several beside one another.
     """
     from aclora.report.dvc_plots import write
 

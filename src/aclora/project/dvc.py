@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -40,6 +41,15 @@ def opened(root: Path = Path(".")) -> Iterator:
         raise InputError(f"DVC: {text}") from None
     except OSError as error:
         raise InputError(f"DVC: {one_line(error)}") from None
+
+
+def stages(repo) -> dict[str, Any]:
+    """The stages of the project's own dvc.yaml, without those that only look, by their names.
+
+    `addressing` is no name: it depends on the current folder.
+    """
+    own = Path(repo.root_dir) / "dvc.yaml"
+    return {s.name: s for s in repo.index.stages if s.cmd and Path(s.path) == own and not is_check(s.name)}
 
 
 def status(names: list[str], root: Path = Path(".")) -> dict[str, list] | None:

@@ -36,11 +36,10 @@ def run_fingerprint(style: str, root: Path = Path(".")) -> str:
 
 def _stages(repo, style):
     """The style's stages by their names in dvc.yaml."""
-    own = Path(repo.root_dir) / "dvc.yaml"
-    stages = [s for s in repo.index.stages if Path(s.path) == own and "@" in s.name and not dvc.is_check(s.name)]
-    found = {s.name.partition("@")[0]: s for s in stages if s.name.partition("@")[2] == style}
+    stages = dvc.stages(repo)
+    found = {name.partition("@")[0]: s for name, s in stages.items() if name.partition("@")[2] == style}
     if TRAIN not in found:
-        styles = [s.name.removeprefix(f"{TRAIN}@") for s in stages if s.name.startswith(f"{TRAIN}@")]
+        styles = [name.removeprefix(f"{TRAIN}@") for name in stages if name.startswith(f"{TRAIN}@")]
         raise InputError(f"style {style!r} is unknown; {did_you_mean(style, styles)}")
     return found
 

@@ -50,9 +50,8 @@ class Record(Results):
 def inputs(style: str, root: Path) -> dict[str, str]:
     """The parameters of all stages of a style as params.yaml has them now, flat."""
     with dvc.opened(root) as repo:
-        stages = _stages(repo, style)
         values = {}
-        for stage in stages:
+        for stage in _stages(repo, style).values():
             for dep in stage.deps:
                 values |= dep.read_params() if dvc.holds_params(dep) else {}
     return _flat_params(values, style)
@@ -106,11 +105,6 @@ def read(style: str, root: Path) -> Record:
     )
 
 
-def _stages(repo, style):
-    """A style's stages that are part of its run."""
-    return [s for s in repo.index.stages if s.addressing.endswith(f"@{style}") and not dvc.is_check(s.addressing)]
-
-
 def _flat_params(values, style):
     """A style's own section is called `style` in every run, so that two styles' runs can be compared."""
     return flat({"style" if key == f"styles.{style}" else key: value for key, value in values.items()})
@@ -157,7 +151,11 @@ def locked(style: str, root: Path) -> dict[str, dict]:
     Of a stage that never ran the hashes are None.
     """
     with dvc.opened(root) as repo:
-        return {s.addressing: _locked(s) for s in _stages(repo, style)}
+        return {name: _locked(stage) for name, stage in _stages(repo, style).items()}
+
+
+def _stages(repo, style):
+    return {name: stage for name, stage in dvc.stages(repo).items() if name.partition("@")[2] == style}
 
 
 def _locked(stage):

@@ -42,14 +42,14 @@ def stale(styles: list[str], root: Path) -> str | None:
     Raises `InputError` while another dvc runs one of them.
     """
     with dvc.opened(root) as repo:
-        of_styles = [s.addressing for s in repo.index.stages if s.addressing.partition("@")[2] in styles]
-    names = [name for name in of_styles if not dvc.is_check(name)]
-    found = dvc.status(names, root)
+        names = {s.addressing: name for name, s in dvc.stages(repo).items() if name.partition("@")[2] in styles}
+    found = dvc.status(list(names), root)
     if found is None:
         raise InputError(f"another dvc is running a stage of {', '.join(styles)}: repeat when it has finished")
     for stage, changes in found.items():
         paths = sorted({path for entry in changes for part in _mappings(entry) for path in part})
-        return f"{stage} is out of date" + (f" ({', '.join(paths[:3])}{', …' * (len(paths) > 3)})" if paths else "")
+        what = f" ({', '.join(paths[:3])}{', …' * (len(paths) > 3)})" if paths else ""
+        return f"{names[stage]} is out of date{what}"
     return None
 
 
@@ -137,8 +137,8 @@ def differences(root: Path, stages: dict[str, dict]) -> list[str]:
     """The parameters and files of `root` that are not those with which `stages` ran, one line each."""
     found = []
     with dvc.opened(root) as repo:
-        for stage in repo.index.stages:
-            recorded = stages.get(stage.addressing)
+        for name, stage in dvc.stages(repo).items():
+            recorded = stages.get(name)
             if not recorded:
                 continue
             for dep in stage.deps:
@@ -198,7 +198,7 @@ def _inputs(styles):
     """The inputs inside of the project that exist, and what .dvc files hold: path of the data → path of its file."""
     here = Path.cwd()
     with dvc.opened() as repo:
-        stages = [s for s in repo.index.stages if s.cmd and s.addressing.partition("@")[2] in styles]
+        stages = [s for name, s in dvc.stages(repo).items() if name.partition("@")[2] in styles]
         made = {o.fs_path for s in repo.index.stages if s.cmd for o in s.outs}
         deps = [d.def_path for s in stages for d in s.deps if not dvc.holds_params(d) and d.fs_path not in made]
         files = [(o.fs_path, s.path) for s in repo.index.stages if not s.cmd for o in s.outs]

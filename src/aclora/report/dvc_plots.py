@@ -25,7 +25,7 @@ PAGE = """<!DOCTYPE html>
 
 
 def write(revisions: list[str], folder: Path) -> Path:
-    """Draw the plots of `revisions` (git revisions or experiments) beside those of the workspace into `folder`.
+    """Draw the plots of `revisions` (git revisions or experiments) into `folder`; of one, beside the workspace's.
 
     Returns the page. Raises `InputError` with DVC's reason where it cannot draw them.
     """
