@@ -4,13 +4,13 @@ from aclora.core.stage import run_project
 
 from aclora.check.project import check_parameters
 from aclora.core.files import writing
+from aclora.project.dvc import CHECKED
 
 
 def main() -> None:
     check_parameters()
-    # Always the same: whatever changes in params.yaml, the stages after this one depend on nothing new.
     with writing("data/checks/parameters") as (out,):
-        out.write_text("checked\n", encoding="utf-8")
+        out.write_text(CHECKED, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from aclora.core.stage import run
 from aclora.check.project import PICTURES
 from aclora.check.styles import check_style
 from aclora.core.files import writing
+from aclora.project.dvc import CHECKED
 from aclora.project.home import home
 
 
@@ -13,9 +14,8 @@ def main(name: str) -> None:
     for warning in warnings:
         print(f"warning: {warning}")
     print(line)
-    # Always the same: the stages after this one depend on the pictures themselves.
     with writing(f"data/checks/styles/{name}") as (out,):
-        out.write_text("checked\n", encoding="utf-8")
+        out.write_text(CHECKED, encoding="utf-8")
 
 
 if __name__ == "__main__":

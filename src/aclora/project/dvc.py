@@ -18,6 +18,7 @@ from aclora.core.files import read_json, write_atomically
 from aclora.project import process
 
 CHECKS = ("check", "check-style")  # the stages that look at the inputs and change no result
+CHECKED = "checked\n"  # what they write, always: whatever changes, the stages after them depend on nothing new
 # How DVC says that a file did not reach its cache: a line, after which it goes on, with exit status 0 if that was all.
 NOT_CACHED = "ERROR: failed to transfer "
 FULL = tuple(f"[Errno {number}]" for number in (errno.ENOSPC, errno.EDQUOT))
@@ -41,6 +42,20 @@ def opened(root: Path = Path(".")) -> Iterator:
         raise InputError(f"DVC: {text}") from None
     except OSError as error:
         raise InputError(f"DVC: {one_line(error)}") from None
+
+
+def marks(repo) -> list[str]:
+    """The files, by their absolute paths, in which the stages that only look write `CHECKED`."""
+    looking = [s for s in repo.index.stages if s.cmd and is_check(getattr(s, "name", ""))]
+    return [str(out.fs_path) for stage in looking for out in stage.outs]
+
+
+def mark_checked(root: Path) -> None:
+    """Write what the stages that only look would write, without looking."""
+    with opened(root) as repo:
+        for mark in map(Path, marks(repo)):
+            mark.parent.mkdir(parents=True, exist_ok=True)
+            mark.write_text(CHECKED, encoding="utf-8")
 
 
 def stages(repo) -> dict[str, Any]:

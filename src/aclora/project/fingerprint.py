@@ -30,8 +30,8 @@ def run_fingerprint(style: str, root: Path = Path(".")) -> str:
     """64 hex digits: the same for all stages of a style, without what one of them makes for another."""
     with dvc.opened(root) as repo:
         stages = _stages(repo, style).values()
-        made = [s for s in repo.index.stages if dvc.is_check(s.addressing)]
-        return _hash(stages, root, {str(out.fs_path) for stage in (*stages, *made) for out in stage.outs})
+        made = {str(out.fs_path) for stage in stages for out in stage.outs} | set(dvc.marks(repo))
+        return _hash(stages, root, made)
 
 
 def _stages(repo, style):

@@ -39,6 +39,7 @@ def reproduce(name: str, into: Path | None = None) -> bool:
     with _work_tree(here, run, into) as tree:
         if _content(here / "requirements.lock") != _content(tree / "requirements.lock"):
             print("note: this environment's requirements.lock is not the run's")
+        dvc.mark_checked(tree)  # it was, when it ran
         for stage in STAGES:
             full = f"{stage}@{run.style}"
             recorded = {full: run.stages[full]}
