@@ -16,7 +16,7 @@ def test_every_command_and_every_option_is_in_it():
         section = page.split(f"\n## aclora {name}\n")[1].split("\n## ")[0]
         for parameter in command.params:
             shown = parameter.opts[0] if parameter.param_type_name == "option" else parameter.metavar
-            (line,) = (line for line in section.splitlines() if line.startswith(f"- `{shown}"))
+            (line,) = (line for line in section.splitlines() if re.match(rf"- `{re.escape(shown)}\b(?!-)", line))
             assert line.count(":") >= 1
             assert (
                 "[required]" in section.split(line)[1].split("\n- ")[0] or "[required]" in line
