@@ -37,7 +37,7 @@ WHAT = {
     "reward": "ImageReward's architecture: how well a picture answers its prompt.",
 }
 SAMPLING = GenerateConfig(
-    prompts="",
+    prompts="its own",  # of the card, PROMPTS and drawn scenes
     images_per_prompt=1,
     without_trigger=0,
     seed=0,
