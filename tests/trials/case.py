@@ -93,7 +93,7 @@ def one_line(case: Case, errors: Sequence[str], err: str) -> list[str]:
     found = []
     if not re.search(case.says, errors[0]):
         found.append(f"the line does not match {case.says!r}: {errors[0][:200]}")
-    if len(errors[0]) > 1000:
+    if len(errors[0]) > 10_000:
         found.append(f"the line has {len(errors[0])} characters")
     own = not errors[0].startswith("Error:")  # typer's errors begin with the usage
     if own and (more := [line for line in err.splitlines() if line and line not in errors and not noted(line)]):

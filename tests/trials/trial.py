@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tests.pipeline.conftest import BYTE_CODE, ROOT
 from tests.trials.case import Answered, Case, Result, faults
-from tests.trials.tree import STYLE, TOUCHED, copied, left_over, outs
+from tests.trials.tree import ADAPTER, STYLE, TOUCHED, copied, left_over, outs
 
 # Seconds on idle cores after which a command hangs, by how it begins.
 LIMITS = {("aclora", "check"): 20.0, ("dvc",): 60.0}
@@ -171,9 +171,9 @@ def measure_pace(finished: Path, work: Path) -> None:
 def warm(finished: Path, work: Path) -> list[str]:
     """Import here what the commands import in a child, so that no later child has to; the good project's faults."""
     found, names = [], work.with_name("modules")
-    adapter = f"models/adapters/{STYLE}/pytorch_lora_weights.safetensors"
-    for command in (("aclora", "check"), ("aclora", "inspect", adapter), ("stages.train", STYLE)):
-        copied(finished, work)
+    adapter = f"{ADAPTER}/pytorch_lora_weights.safetensors"
+    for command in (("aclora", "check"), ("aclora", "inspect", adapter)):
+        copied(finished, work).remove(".cache")  # so that it looks at everything again
         child = os.fork()
         if child == 0:
             _note_modules(command, work, names)
