@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import safe_open
 
 from aclora.audit.plots import restarts_plot, spectra_plot
 from aclora.audit.signatures import AuditConfig, audit, failure, final_spectra, trained_factors
@@ -17,6 +18,8 @@ from aclora.core.adapter import again, read_about, read_history, read_signal
 from aclora.core.errors import InputError
 from aclora.core.files import write_json, writing
 from aclora.core.tensors import read_tensors
+from aclora.project.home import home
+from aclora.training.checkpoints import FOLDER, forget
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
 
@@ -45,6 +48,7 @@ def main(name: str) -> None:
         with arrays.open("wb") as out:
             np.savez(out, layers=np.array(layers, dtype=np.str_), **spectra)
         write_json(file, report)
+    _forget_checkpoints(folder)
     for signature, seen in report.get("signatures", {}).items():
         if seen["found"]:
             print(f"audit: {signature.replace('_', ' ')} in {name}: {json.dumps(seen)}")
@@ -70,6 +74,14 @@ def _spectra(folder: Path, layers: list[str], restarts: int) -> tuple[dict[str, 
             raise InputError(f"{file} is damaged (not the values of history.jsonl's RESTARTs): {again(folder)}")
         spectra["restarts"] = values.numpy()
     return spectra, cut, truncated
+
+
+def _forget_checkpoints(folder):
+    """The training before this stage is in dvc.lock by now: what it could have gone on from is not needed."""
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, "pt") as opened:
+            if fingerprint := (opened.metadata() or {}).get("fingerprint"):
+                forget(home() / FOLDER / Path(fingerprint).name)
 
 
 def _table(rows, columns, file):

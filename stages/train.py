@@ -22,7 +22,7 @@ from aclora.data.captions import caption_folder, read_captions
 from aclora.data.corruption import DataConfig, attacker, corrupted, limited
 from aclora.data.pictures import read_squares
 from aclora.lora.export import save_diffusers, save_tuner
-from aclora.project.fingerprint import train_fingerprint
+from aclora.project.fingerprint import is_recorded, train_fingerprint
 from aclora.project.home import home
 from aclora.tracking.live import live
 from aclora.training.checkpoints import FOLDER, Checkpoints, CheckpointsConfig, machine, room_note
@@ -62,7 +62,10 @@ def main(name: str) -> None:
     model.release(keep_decoder=feature_loss is not None)
 
     parameters = method.attach(model.network, model.adapter_layers)
-    kept = Checkpoints(home() / FOLDER / fingerprint, checkpoints_config, machine(accelerator.device)).load(parameters)
+    kept = Checkpoints(home() / FOLDER / fingerprint, checkpoints_config, machine(accelerator.device))
+    if is_recorded(name):  # and yet it runs: `dvc repro --force` asks for a training
+        kept.clear()
+    kept.load(parameters)
     if parameters:
         if note := room_note(kept.folder, parameters):
             print(f"note: {note}")
@@ -90,7 +93,7 @@ def main(name: str) -> None:
         about |= {"shortened": shortened} if shortened else {}
         write_json(out / "adapter.json", about)
         write_jsonl(out / "history.jsonl", kept.history)
-    kept.clear()
+    kept.clear(keep=1)  # until dvc.lock has this training: a kill or a full disk may prevent that (stages/audit.py)
 
 
 def _training_set(config, files, texts, trigger, model: Model, size):

@@ -26,6 +26,13 @@ def train_fingerprint(style: str, root: Path = Path(".")) -> str:
         return _hash([_stages(repo, style)[TRAIN]], root)
 
 
+def is_recorded(style: str, root: Path = Path(".")) -> bool:
+    """Whether dvc.lock has the result of this very training of a style: of these parameters and dependencies."""
+    with dvc.opened(root) as repo:
+        stage = _stages(repo, style)[TRAIN]
+        return all(out.hash_info for out in stage.outs) and not stage.changed_stage() and not stage.changed_deps()
+
+
 def run_fingerprint(style: str, root: Path = Path(".")) -> str:
     """64 hex digits: the same for all stages of a style, without what one of them makes for another."""
     with dvc.opened(root) as repo:

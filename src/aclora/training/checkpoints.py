@@ -106,9 +106,9 @@ class Checkpoints:
             write_atomically(self.log, lines.encode(), durable=True)
         return self
 
-    def clear(self) -> None:
-        """Delete the checkpoints: the training is over and its outs stand. The log stays."""
-        for file in self._files():
+    def clear(self, keep: int = 0) -> None:
+        """Delete the checkpoints, but for the last `keep`. The log stays."""
+        for file in self._files()[: -keep or None]:
             file.unlink()
 
     def standing(self) -> str:
@@ -161,6 +161,14 @@ def _digest(tensors, about):
         sha.update(f"{name} {values.dtype} {list(values.shape)} ".encode())
         sha.update(values.reshape(-1).view(torch.uint8).numpy())
     return sha.hexdigest()
+
+
+def forget(training: Path) -> None:
+    """Delete the checkpoints of a training that is over and whose outs are recorded; `training` is its folder."""
+    for folder in [training, *training.parent.glob(f"{training.name}.*")]:
+        for file in folder.glob("*.safetensors"):
+            with contextlib.suppress(OSError):  # they cost room alone
+                file.unlink()
 
 
 def room_note(folder: Path, parameters: Sequence[Tensor]) -> str:

@@ -171,7 +171,7 @@ def fit(
         probe = functools.partial(fixed_loss, model, data)
         if record := method.epoch_end(EpochEnd(epoch, config.epochs, mean, draw, optimizer.optimizer, probe)):
             yield {"event": "restart", "epoch": epoch, **record}
-        if checkpoints and checkpoints.due(epoch):
+        if checkpoints and (checkpoints.due(epoch) or epoch == config.epochs):
             checkpoints.save(epoch, *_state(parameters, optimizer.optimizer, method, accelerator.scaler))
 
 
