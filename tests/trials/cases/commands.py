@@ -23,7 +23,6 @@ WORDS = (
     "/dev/null",
     "HEAD~999",
     "-rf",
-    "@",
     "refs/exps/x",
     ":/x",
     "a..b",

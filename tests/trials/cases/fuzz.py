@@ -19,7 +19,7 @@ from tests.trials.cases.values import knobs
 from tests.trials.tree import PICTURES, STYLE, Tree
 
 KIND = "drawn by the fuzzer"
-KNOBS, FILES = 200, 100
+KNOBS, FILES = 130, 70
 NUMBERS = (
     0,
     1,
