@@ -10,16 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import jsonschema
-import ruamel.yaml
 from PIL import Image
 
 from tests.conftest import ROOT
 from tests.trials.case import Case
 from tests.trials.cases.values import knobs
-from tests.trials.tree import PICTURES, STYLE, Tree
+from tests.trials.tree import PICTURES, STYLE, YAML, Tree
 
 KIND = "drawn by the fuzzer"
-YAML = ruamel.yaml.YAML(typ="safe", pure=True)  # of DVC; the reader that is tried is PyYAML
 KNOBS, FILES = 130, 70
 NUMBERS = (
     0,
