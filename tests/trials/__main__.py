@@ -13,6 +13,7 @@ import dataclasses
 import multiprocessing
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -36,6 +37,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--work", type=Path, help="a folder to keep the finished project in")
     asked = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so would ours
     with tempfile.TemporaryDirectory(prefix="aclora-trials-") as scratch:
         return trials(asked, asked.work or Path(scratch))
 

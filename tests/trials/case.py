@@ -68,7 +68,7 @@ def faults(case: Case, answered: Answered, limit: float) -> list[str]:
         found.append(f"prints the control character {odd[0]!r} raw")
     if found:
         return found
-    errors = [line for line in both.splitlines() if re.match(r"error:", line, re.IGNORECASE)]
+    errors = [line for line in both.splitlines() if re.match(r"([\w.]+: )?error:", line, re.IGNORECASE)]
     refused = answered.status != 0
     if refused and case.answer in ("note", "fine"):
         return [f"is refused: {(errors or answered.err.splitlines() or ['?'])[0][:200]}"]
@@ -95,7 +95,7 @@ def one_line(case: Case, errors: Sequence[str], err: str) -> list[str]:
         found.append(f"the line does not match {case.says!r}: {errors[0][:200]}")
     if len(errors[0]) > 10_000:
         found.append(f"the line has {len(errors[0])} characters")
-    own = not errors[0].startswith("Error:")  # typer's errors begin with the usage
+    own = errors[0].startswith("error:")  # typer's and argparse's begin with the usage
     if own and (more := [line for line in err.splitlines() if line and line not in errors and not noted(line)]):
         found.append(f"more than a line: {more[0][:160]}")
     return found

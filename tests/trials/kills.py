@@ -4,6 +4,7 @@ A chain is one stage that has to run again: it is started, killed one to three t
 """
 
 import contextlib
+import io
 import json
 import os
 import random
@@ -16,10 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-import yaml
 
 from tests.trials.case import Result
-from tests.trials.tree import ADAPTER, CHECKS, GENERATED, LOCK, METRICS, STYLE, Tree, copied, left_over, outs
+from tests.trials.tree import ADAPTER, CHECKS, GENERATED, LOCK, METRICS, STYLE, YAML, Tree, copied, left_over, outs
 from tests.trials.trial import pace, started
 
 COUNT = 100
@@ -129,9 +129,11 @@ def forget(tree: Tree, stage: str) -> None:
     name, _, _, made = STAGES[stage]
     for out in made:
         tree.remove(out)
-    locked = yaml.safe_load(tree.read("dvc.lock"))
+    locked = lock(tree)
     del locked["stages"][name]
-    tree.write("dvc.lock", yaml.safe_dump(locked, sort_keys=False))
+    out = io.BytesIO()
+    YAML.dump(locked, out)  # as DVC writes it: another writer's numbers would be other values to it
+    tree.write("dvc.lock", out.getvalue())
     shutil.rmtree(tree.folder / ".dvc/cache/runs", ignore_errors=True)
     if stage == "evaluate":
         shutil.rmtree(tree.folder / ".cache", ignore_errors=True)  # what encoders made: else nothing takes time
@@ -280,7 +282,7 @@ def different(folder: Path, whole: dict[str, str]) -> list[str]:
 
 
 def lock(tree: Tree) -> dict:
-    return yaml.safe_load(tree.read("dvc.lock"))
+    return YAML.load(tree.read("dvc.lock"))
 
 
 def readable(place: Path) -> bool:

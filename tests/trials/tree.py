@@ -7,6 +7,8 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+import ruamel.yaml
+
 from tests.pipeline.conftest import copy
 
 STYLE = "watercolor"
@@ -31,6 +33,7 @@ WRITTEN_IN_PLACE = (
     "dvc.lock",
     ".cache",
 )
+YAML = ruamel.yaml.YAML(typ="safe", pure=True)  # DVC's; the reader that is tried is another
 
 
 class Tree:

@@ -17,7 +17,7 @@ from tests.trials.case import Answered, Case, Result, faults
 from tests.trials.tree import ADAPTER, STYLE, TOUCHED, copied, left_over, outs
 
 # Seconds on idle cores after which a command hangs, by how it begins.
-LIMITS = {("aclora", "check"): 20.0, ("dvc",): 60.0}
+LIMITS = {("aclora", "check"): 20.0, ("dvc",): 60.0, ("aclora", "run"): 60.0}
 LIMIT = 30.0  # of all others
 IDLE = 6.0  # seconds of the small training on one idle core
 MEMORY = 12 * 2**30  # bytes of address space: what takes more ends in an error, not in the machine's
@@ -38,7 +38,7 @@ def run(case: Case, finished: Path, work: Path) -> Result:
     """Try one case in a fresh copy of the finished project at `work`."""
     tree = copied(finished, work)
     case.spoil(tree)
-    before = outs(work)
+    before, parts = outs(work), left_over(work)
     start = time.monotonic()
     limit = pace() * next((s for start, s in LIMITS.items() if case.command[: len(start)] == start), LIMIT)
     answered = (spawned if case.command[0] == "dvc" else forked)(case.command, work, limit)
@@ -50,8 +50,8 @@ def run(case: Case, finished: Path, work: Path) -> Result:
     if lost or changed:
         what = [f"{len(lost)} removed"] * bool(lost) + [f"{len(changed)} changed"] * bool(changed)
         found.append(f"outs lost: {', '.join(what)}, {(lost + changed)[0]} for one")
-    if parts := left_over(work):
-        found.append(f"left half-written: {parts[0]}")
+    if new := [part for part in left_over(work) if part not in parts]:
+        found.append(f"left half-written: {new[0]}")
     if any(work.parent.rglob(TOUCHED)):
         found.append("an injected command was executed")
         for file in work.parent.rglob(TOUCHED):

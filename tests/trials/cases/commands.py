@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from tests.trials.case import Case
 from tests.trials.cases.adapters import GOOD
-from tests.trials.tree import LOCK, METRICS, STYLE, TOUCHED
+from tests.trials.tree import LOCK, STYLE, TOUCHED
 
 KIND = "command line, git and DVC"
 WORDS = (
@@ -23,7 +23,6 @@ WORDS = (
     "/dev/null",
     "HEAD~999",
     "-rf",
-    "@",
     "refs/exps/x",
     ":/x",
     "a..b",
@@ -60,7 +59,7 @@ def words() -> Iterator[Case]:
     for command in ("compare", "inspect", "export", "resize", "reproduce"):
         yield asked(command)
     yield asked("compare", ".")
-    yield asked("compare", METRICS, "nothing", says="nothing")
+    yield asked("compare", ".", "nothing", says="nothing")
     yield asked("compare", "data", ".", says="data")
     yield asked("compare", "params.yaml", ".", says="params")
     yield asked("plots", "--out", "params.yaml", says="params|out")
@@ -87,7 +86,7 @@ def numbers() -> Iterator[Case]:
     yield asked(*export, "--per-layer", says="per.layer")
     yield asked(*resize, says="rank")
     yield asked("export", GOOD, "--to", "onnx", "--out", "x.safetensors", says="onnx")
-    yield asked("export", GOOD, "--to", "kohya", "--out", "x.safetensors", says="base")
+    yield asked("export", GOOD, "--to", "kohya", "--out", "x.safetensors", says="base", answer="said")
     yield asked("export", GOOD, "--to", "kohya", "--base", "flux", "--out", "x.safetensors", says="flux")
 
 
@@ -153,11 +152,17 @@ def dvc() -> Iterator[Case]:
             "sound",
             also=mended,
         )
+    part = f"models/adapters/.{STYLE}.part"
+    left = lambda tree, output: "it is still there" if (tree.folder / part).exists() else None  # noqa: E731
+    half = lambda tree: tree.write(f"{part}/x", "x")  # noqa: E731
+    yield Case("aclora run removes a half-written adapter", half, "", "fine", ("aclora", "run"), left)
     yield Case(
-        "a half-written folder of an adapter is left",
-        lambda tree: tree.write(f"models/adapters/.{STYLE}.part/x", "x"),
+        "aclora run after a lock file of no bytes",
+        lambda tree: tree.write(LOCK, b""),
         "",
-        "sound",
+        "fine",
+        ("aclora", "run"),
+        mended,
     )
     yield Case(
         "MLflow's store is no database",

@@ -10,16 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import jsonschema
-import yaml
 from PIL import Image
 
 from tests.conftest import ROOT
 from tests.trials.case import Case
 from tests.trials.cases.values import knobs
-from tests.trials.tree import PICTURES, STYLE, Tree
+from tests.trials.tree import PICTURES, STYLE, YAML, Tree
 
 KIND = "drawn by the fuzzer"
-KNOBS, FILES = 200, 100
+KNOBS, FILES = 130, 70
 NUMBERS = (
     0,
     1,
@@ -110,7 +109,7 @@ def knob_case(number: int, rng: random.Random, names: list[str]) -> Case:
     shown = f"the value of {other}" if isinstance(value, Other) else repr(value)[:40]
 
     def changed(tree: Tree) -> dict:
-        values = yaml.safe_load(tree.read("params.yaml").decode().replace("1e-3", "1.0e-3"))
+        values = YAML.load(tree.read("params.yaml"))
         place = values
         for part in knob.split(".")[:-1]:
             place = place[part]
@@ -118,10 +117,12 @@ def knob_case(number: int, rng: random.Random, names: list[str]) -> Case:
         return values
 
     def spoil(tree: Tree):
-        tree.write("params.yaml", yaml.safe_dump(changed(tree), sort_keys=False, allow_unicode=True))
+        out = io.BytesIO()
+        YAML.dump(changed(tree), out)
+        tree.write("params.yaml", out.getvalue())
 
     def valid(tree: Tree, output: str) -> str | None:
-        if "error:" in output or valid_by_schema(yaml.safe_load(tree.read("params.yaml").decode()), knob):
+        if "error:" in output or valid_by_schema(YAML.load(tree.read("params.yaml")), knob):
             return None
         return f"silent: {knob} = {shown} is not valid by params.schema.json"
 
