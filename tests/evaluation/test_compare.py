@@ -136,7 +136,7 @@ def project(tmp_path, monkeypatch):
     (tmp_path / "metrics/oil").rmdir()
     written(tmp_path / "metrics/oil", run(better=1.0))
     git("commit", "-qam", "second")
-    git("update-ref", "refs/exps/ab/cdef/bold-fish", "HEAD")
+    git("update-ref", f"refs/exps/ab/{'cd' * 19}/bold-fish", "HEAD")
     git("reset", "-q", "--hard", "first")
     return tmp_path
 
