@@ -30,7 +30,8 @@ def is_recorded(style: str, root: Path = Path(".")) -> bool:
     """Whether dvc.lock has the result of this very training of a style: of these parameters and dependencies."""
     with dvc.opened(root) as repo:
         stage = _stages(repo, style)[TRAIN]
-        return all(out.hash_info for out in stage.outs) and not stage.changed_stage() and not stage.changed_deps()
+        recorded = all(out.hash_info for out in stage.outs) and not stage.cmd_changed
+        return recorded and not any(dep.status() for dep in stage.deps)
 
 
 def run_fingerprint(style: str, root: Path = Path(".")) -> str:
