@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -176,7 +175,6 @@ def test_an_experiment_killed_in_its_copy_goes_on_where_it_was(done, tmp_path):
     by(240, lambda: list(project.folder.glob(".cache/training/*/*4.safetensors")))
     os.killpg(running.pid, signal.SIGKILL)
     running.wait()
-    time.sleep(0)
     (project.folder / ".dvc/tmp/rwlock").unlink(missing_ok=True)
     said = experiment(project, "again", "--temp", "-S", "train.epochs=40", "-S", "checkpoints.every=2", env={})
     assert re.search(rf"{STYLE}: resumes after epoch \d+ of 40, from {project.folder}/.cache/training/", said)
@@ -198,19 +196,22 @@ def test_four_runs_side_by_side_in_a_browser(done, tmp_path):
         assert started.returncode == 0, started.stderr
         by(400, lambda: "Success" in project.run("dvc", "queue", "status").stdout)
         experiment(project, "product", "-S", "aclora.restart_on=product", env=there)
-        scores = read_json(project.folder / f"metrics/{STYLE}/scores.json")
         with mlflow(there) as client:
             found = runs(client)
             experiment_id = found[0].info.experiment_id
             assert {run.info.run_name.removeprefix(f"{STYLE} ") for run in found} >= {"static", "zero", "product"}
             assert len(found) == 4
-            assert all(run.info.status == "FINISHED" and "kid" in run.data.metrics for run in found)
+            assert all(run.info.status == "FINISHED" for run in found)
+            assert len({run.data.metrics["kid"] for run in found}) == 4
+            losses = [run.data.metrics["train/loss"] for run in found]
         ids = "[" + ",".join(f'"{run.info.run_id}"' for run in found) + "]"
         page = f'http://127.0.0.1:{port}/#/compare-runs?runs={ids}&experiments=["{experiment_id}"]'
         shown = by(180, lambda: dom(browser, page, tmp_path))
     assert "Comparing 4 Runs" in shown
-    for text in ("aclora.threshold", "dynamic", "0.8", "zero", "product", "static", "kid", f"{scores['kid']:.3f}"[:5]):
+    for text in ("aclora.threshold", "dynamic", "0.8", "zero", "product", "static", "kid"):
         assert text in shown
+    for loss in (min(losses), max(losses)):  # the ends of the axis on which the page draws them
+        assert f"{loss:.5g}" in shown
 
 
 @contextlib.contextmanager

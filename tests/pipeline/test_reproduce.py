@@ -92,7 +92,9 @@ def test_errors_are_one_line_and_leave_nothing_behind(clone, origin):
     remote = origin.folder.parent / "remote"
     os.rename(remote, remote.with_name("away"))
     try:
-        assert f"{PICTURES} cannot be fetched" in refused(f"{STYLE}@champion")
+        assert f"{PICTURES} is neither in git nor in DVC's cache, and cannot be fetched: " in refused(
+            f"{STYLE}@champion"
+        )
         assert clone.run("dvc", "remote", "remove", "--local", "shared").returncode == 0
         assert "there is no DVC remote" in refused(f"{STYLE}@champion")
     finally:

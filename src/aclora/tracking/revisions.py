@@ -14,6 +14,8 @@ from aclora.project.records import LOCK
 from aclora.tracking import store
 from aclora.tracking.publish import published
 
+EMPTY = "d751713988987e9331980363e24189ce.dir"  # DVC's hash of an empty folder, which git does not keep
+
 
 @dataclass(frozen=True)
 class Revision:
@@ -111,7 +113,10 @@ def _address(client, revision, style, tree):
         if None in stage["outs"].values():
             raise InputError(f"{name} did not run in it")
     deps = [path for stage in stages.values() for path in stage["deps"]]
-    outs = [path for stage in stages.values() for path in stage["outs"]]
+    outs = {path: md5 for stage in stages.values() for path, md5 in stage["outs"].items()}
+    for path, md5 in outs.items():
+        if md5 == EMPTY:
+            (tree / path).mkdir(parents=True, exist_ok=True)
     checkout.fetch(Path.cwd(), tree, [path for path in deps if path not in outs], outs)
     if why := workspace.stale([style], tree):
         raise InputError(f"{why}: its results are not those of its parameters and files")
