@@ -11,7 +11,7 @@ from PIL import Image
 from aclora.core.errors import InputError
 from aclora.data import pictures
 from aclora.data.pictures import read_picture
-from stages import caption, evaluate, generate, train
+from stages import caption, check_style, evaluate, generate, train
 from tests.conftest import ROOT
 
 KNOBS = {
@@ -76,7 +76,7 @@ def project(tmp_path, monkeypatch, tiny_folder):
 def test_each_large_picture_is_decoded_in_full_once(project, monkeypatch, capsys):
     seen, own = [], pictures.decode
     monkeypatch.setattr(pictures, "decode", lambda file, *draft: seen.append((str(file), *draft)) or own(file, *draft))
-    for stage in (caption, train, generate, evaluate):
+    for stage in (check_style, caption, train, generate, evaluate):
         stage.main("watercolor")
     for file in ("pictures/0.JPG", "pictures/1.JPG"):
         assert [draft for name, *draft in seen if name == file] == [[pictures.DRAFT], []]
@@ -149,7 +149,7 @@ def test_an_adapter_that_draws_nothing_has_no_scores(generated, tmp_path):
         InputError, match=r"adapter: all 4 pictures are of one colour each, .* lower train.learning_rate"
     ):
         evaluate.main("watercolor")
-    assert not (tmp_path / "metrics").exists()
+    assert not (tmp_path / "metrics/watercolor/scores.json").exists()
 
 
 def test_a_reference_of_telephone_pictures_is_upright(project, tmp_path):
