@@ -1,8 +1,10 @@
 """Servers, deployments, schedules, and what becomes of a run when something dies."""
 
+import contextlib
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 
@@ -225,11 +227,15 @@ def test_a_start_that_fails_ends_what_it_began_and_the_next_starts_at_once(tmp_p
 
 
 def test_a_server_that_dies_says_why(toy):
-    """MLflow cannot open its store; Prefect, which this start began, ends too."""
-    (toy.folder / "mlflow.db").mkdir()
+    """MLflow does not know the version of its store; Prefect, which this start began, ends too."""
+    with contextlib.closing(sqlite3.connect(toy.folder / "mlflow.db")) as store:
+        store.execute("CREATE TABLE alembic_version (version_num)")
+        store.execute("INSERT INTO alembic_version VALUES ('of a later release')")
+        store.commit()
     done = start(toy, f"--prefect-port={free_port()}", f"--mlflow-port={free_port()}")
     assert done.returncode == 1
     assert done.stderr.startswith("error: mlflow does not answer at http://127.0.0.1:")
+    assert "of a later release" in done.stderr
     assert "(.server/mlflow.log has more)" in done.stderr
     assert not at_work(toy.folder, "prefect")
     assert not at_work(toy.folder, "mlflow")

@@ -41,7 +41,10 @@ def follow(project, page):
                     assert re.search(pattern, ran.stdout), (command, line, ran.stdout)
 
 
-@pytest.mark.parametrize("page", ["method.md", "metric.md", "model.md", "stage.md"])
+LONG = [pytest.param(page, marks=pytest.mark.slow) for page in ("method.md", "model.md")]
+
+
+@pytest.mark.parametrize("page", ["metric.md", "stage.md", *LONG])
 def test_a_page_can_be_followed_literally(project, page):
     follow(project, page)
 

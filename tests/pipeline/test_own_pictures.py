@@ -83,8 +83,8 @@ def test_each_large_picture_is_decoded_in_full_once(project, monkeypatch, capsys
     caption.main("watercolor")
     assert [name for name, *_ in seen].count("pictures/0.JPG") == 2
     said = capsys.readouterr().out
-    assert "note: pictures: turned as EXIF says: 2 pictures (the first: 0.JPG)\n" in said
-    assert "note: pictures: scaled to 8 bits: 2.png\n" in said
+    assert "warning: pictures: turned as EXIF says: 2 pictures (the first: 0.JPG)\n" in said
+    assert "warning: pictures: scaled to 8 bits: 2.png\n" in said
 
 
 @pytest.mark.parametrize("corrupt", ["noise", "foreign", "captions", "adversarial"])

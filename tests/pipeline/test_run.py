@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from tests.conftest import ROOT
-from tests.pipeline.conftest import BYTE_CODE
+from tests.pipeline.conftest import BYTE_CODE, Project
 
 
 @pytest.fixture
@@ -19,6 +19,14 @@ def faults(tmp_path):
     """A folder for the path that holds tests/faults.py."""
     shutil.copy(ROOT / "tests/faults.py", tmp_path / "sitecustomize.py")
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def done(done, tmp_path_factory):
+    """A copy of the finished project: these tests leave another run behind than they found."""
+    folder = tmp_path_factory.mktemp("run") / "project"
+    shutil.copytree(done.folder, folder, symlinks=True)
+    return Project(folder)
 
 
 @pytest.fixture
@@ -125,6 +133,7 @@ def test_what_ran_is_in_mlflow_afterwards(done, params):
 
 
 def test_a_full_disk_fails_the_run_and_the_next_one_loses_nothing(done, faults, params):
+    done.repro()
     done.edit("params.yaml", "  seed: 30", "  seed: 31")
     done.repro("check", "check-style@watercolor")
     ended = done.run("aclora", "run", env={"PYTHONPATH": str(faults), "FULL": ".dvc/cache/files"})
