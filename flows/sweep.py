@@ -17,7 +17,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from aclora.core import params
 from aclora.core.errors import InputError, require
 from aclora.evaluation.evaluate import project_figures
-from aclora.project import dvc, git, process, workspace
+from aclora.project import dvc, evaluations, git, process, workspace
 from flows import dvc_graph, tasks, worktree
 
 AGAIN = "`aclora publish --experiments` sends them"
@@ -149,8 +149,9 @@ def _last_stages(style):
 
 def _scores(commit, style):
     try:
-        scores = json.loads(git.run("show", f"{commit}:metrics/{style}/scores.json"))
-    except (InputError, ValueError):
+        file = f"metrics/{style}/scores.json"
+        scores = evaluations.scores(git.run("show", f"{commit}:{file}"), file)
+    except InputError:
         return {}
     shown = [figure.name for figure in project_figures().values() if figure.better]
     return {key: round(scores[key], 4) for key in shown if scores.get(key) is not None}

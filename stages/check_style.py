@@ -2,7 +2,7 @@
 
 from aclora.core.stage import run
 
-from aclora.check.project import PICTURES
+from aclora.check.project import NETWORKS, PICTURES
 from aclora.check.styles import check_style
 from aclora.core.files import writing
 from aclora.project.dvc import CHECKED
@@ -10,7 +10,7 @@ from aclora.project.home import home
 
 
 def main(name: str) -> None:
-    line, warnings = check_style(name, home() / PICTURES)
+    line, warnings = check_style(name, home() / PICTURES, home() / NETWORKS)
     for warning in warnings:
         print(f"warning: {warning}")
     print(line)

@@ -5,13 +5,12 @@ from aclora.core.stage import run
 
 import csv
 import functools
-import importlib
 import math
 from pathlib import Path
 
 import torch
 
-from aclora.core import params
+from aclora.core import discovery, params
 from aclora.core.errors import InputError
 from aclora.core.files import require_writable, write_json, writing
 from aclora.core.images import one_colour
@@ -106,7 +105,8 @@ def _reference(style, name, config, size):
     """(names, pictures) to compare with, what they are, and whether nobody trained on them."""
     chosen = style.pictures if config.reference == "training" else style.reference
     if (Path(chosen) / "__init__.py").is_file():  # a Python package that draws them
-        drawn = importlib.import_module(".".join(Path(chosen).parts)).reference(name, config.held_out, size)
+        package = discovery.outside(".".join(Path(chosen).parts), f"styles.{name}.reference")
+        drawn = package.reference(name, config.held_out, size)
         return ([f"drawing {i}" for i in range(len(drawn))], drawn), f"{len(drawn)} held-out drawings", True
     names, pictures = _squares(Path(chosen), size)
     if len(names) < 2:

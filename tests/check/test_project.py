@@ -166,7 +166,7 @@ def test_a_wrong_knob_is_named(project, knobs, said):
     "knobs",
     [
         {"evaluate__clip": "openai/clip-vit-base-patch32@3d74acf9a28c67741b2f4f2ea7635f0aaf6f0268"},
-        {"evaluate__clip": "null", "evaluate__judge": "null", "evaluate__figures": "[]"},
+        {"evaluate__fid": "null", "evaluate__clip": "null", "evaluate__judge": "null", "evaluate__figures": "[]"},
         {"train__feature_loss": "0.5"},
         {"train__feature_encoder": "anything"},  # no run reads it: feature_loss is 0
         {"generate__adapter": "signal"},

@@ -8,6 +8,7 @@ import pytest
 
 from aclora.core import discovery
 from aclora.core.errors import InputError
+from aclora.core.method import method_named
 from tests.conftest import ROOT
 
 WATCHED = """
@@ -55,18 +56,44 @@ def test_a_file_that_is_no_family_is_not_offered():
     assert "captioner," not in str(error.value)
 
 
-def test_a_module_of_the_project_is_found_from_its_folder(tmp_path, monkeypatch):
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A module of one's own, `own_package.own`, with this code."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    (tmp_path / "mine_here").mkdir()
-    (tmp_path / "mine_here/x.py").write_text("METHOD = 3\n", encoding="utf-8")
-    assert discovery.load("methods", "mine_here.x", "method", "METHOD") == 3
+    monkeypatch.setattr(sys, "modules", dict(sys.modules))
+    (tmp_path / "own_package").mkdir()
+    return lambda code: (tmp_path / "own_package/own.py").write_bytes(code.encode() if isinstance(code, str) else code)
 
 
-def test_what_a_module_itself_cannot_import_is_no_wrong_name(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    (tmp_path / "broken_here").mkdir()
-    (tmp_path / "broken_here/x.py").write_text("import no_such_package\n", encoding="utf-8")
-    with pytest.raises(ModuleNotFoundError, match="no_such_package"):
-        discovery.load("methods", "broken_here.x", "method", "METHOD")
+def test_a_module_of_the_project_is_found_from_its_folder(own):
+    own("class METHOD: pass\n")
+    assert discovery.load("methods", "own_package.own", "method", "METHOD").__module__ == "own_package.own"
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("import no_such_package", "ModuleNotFoundError: No module named 'no_such_package' (own.py, line 1)"),
+        ("x = 1\nraise ValueError('not\\ntoday')", "ValueError: not today (own.py, line 2)"),
+        ("import sys\nsys.exit('bye')", "SystemExit: bye (own.py, line 2)"),
+        ("import sys\nsys.exit(0)", "SystemExit: 0 (own.py, line 2)"),
+        ("def broken(:", "SyntaxError: invalid syntax (own.py, line 1)"),
+        (b"x = 'caf\xe9'", "SyntaxError: (unicode error) 'utf-8' codec can't decode byte 0xe9"),
+        ("raise RuntimeError('\\x1b[31mred')", "RuntimeError: \\x1b[31mred (own.py, line 1)"),
+        ("def f():\n    f()\nf()", "RecursionError: maximum recursion depth exceeded"),
+    ],
+)
+def test_a_module_that_cannot_be_imported_is_an_error_in_one_line(own, code, said):
+    own(code)
+    with pytest.raises(InputError) as error:
+        discovery.load("methods", "own_package.own", "method", "METHOD")
+    assert str(error.value).startswith(f"method = 'own_package.own': the module cannot be imported: {said}")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("value", ["3", "None", "[]", "object()", "int", "lambda: 1"])
+def test_what_is_no_class_of_the_kind_is_refused(own, value):
+    own(f"METHOD = {value}\n")
+    with pytest.raises(InputError, match=r"METHOD = .* there, must be a class that inherits from aclora.core.method.M"):
+        method_named("own_package.own")

@@ -31,7 +31,11 @@ def folder(at, seed=0, prompts=40, **shift):
     for k in PAIRED:
         scores[k] = sum(r[k] for r in rows if k in r) / prompts
     scores["drift"] = 0.4 + shift.get("drift", 0)
-    about = {"figures": dict.fromkeys(scores, ENCODER), "reference": {"digest": "d", "what": "drawings"}}
+    about = {
+        "figures": dict.fromkeys(scores, ENCODER),
+        "reference": {"digest": "d", "what": "drawings", "held_out": True},
+        "counts": {"generated": prompts, "prompts": prompts},
+    }
     (at / "scores.json").write_text(json.dumps(scores))
     (at / "evaluation.json").write_text(json.dumps(about))
     with (at / "per_image.csv").open("w", newline="") as file:
@@ -39,7 +43,7 @@ def folder(at, seed=0, prompts=40, **shift):
         writer.writeheader()
         writer.writerows(rows)
     dino = [shift.get("dino_score", 0) + 1 + 0.01 * i for i in range(12)]
-    (at / "per_reference.csv").write_text("adapter\n" + "".join(f"{v}\n" for v in dino))
+    (at / "per_reference.csv").write_text("file,adapter\n" + "".join(f"{i},{v}\n" for i, v in enumerate(dino)))
     return at
 
 

@@ -35,8 +35,8 @@ def run(seed=0, better=0.0, method="aclora"):
     for key in ("clip_score", "dino_score", "image_reward"):
         scores[key] = sum(r[key] for r in images if r["set"] == "adapter") / 48
     about = {
-        "reference": {"what": "30 drawings", "digest": "d"},
-        "counts": {"generated": 48},
+        "reference": {"what": "30 drawings", "digest": "d", "held_out": True},
+        "counts": {"generated": 48, "prompts": 24},
         "figures": {k: {"encoder": ENCODERS[FIGURES[k].encoder]} for k in scores},
     }
     return Run(scores, about, images, reals, method)

@@ -193,6 +193,15 @@ def test_half_copied_files_leave_the_cache_once_nobody_writes_them(project):
     }
 
 
+def test_a_dvc_killed_before_it_wrote_a_result_blocks_no_stage(project):
+    assert run("oil")[0] == 0
+    for result in project.glob(".dvc/cache/runs/*/*/*"):
+        result.unlink()
+    (project / "dvc.lock").unlink()
+    assert "join() argument" in process.reason(dvc.run("repro", "make@oil", log=lambda line: None)[1])
+    assert run("oil")[0] == 0
+
+
 @pytest.mark.parametrize("left", ["", "schema: '2.0'\nstages:\n  make@oil:\n    cmd: x\n    ou", "schema: '2.0'\nsta"])
 def test_half_of_dvc_lock_is_said(project, left):
     assert run("oil")[0] == 0

@@ -19,7 +19,7 @@ def written(held_out=True, **more):
     scores |= {"drift": 0.3874, "dino_score": None, "real_dino_score": 0.3589} | more
     about = {
         "counts": {"generated": 64, "prompts": 32},
-        "reference": {"what": "256 held-out drawings", "held_out": held_out},
+        "reference": {"what": "256 held-out drawings", "held_out": held_out, "digest": "d"},
         "figures": {k: {"encoder": "two 2" if "clip" in k else "one 1"} for k in scores},
     }
     for key, ends in INTERVALS.items():

@@ -1,8 +1,11 @@
-"""The networks that params.yaml names, judged by their files: no weight is read, and nothing is fetched."""
+"""The networks that params.yaml names can be loaded: each is, once, and what was seen is remembered by its files'
+sizes and times. Nothing is fetched."""
 
 import contextlib
+import functools
 import hashlib
 import json
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,9 +20,12 @@ from aclora.core.files import write_atomically
 from aclora.core.hub import hub_name, loading
 from aclora.core.method import Method
 from aclora.core.model import Model, ModelConfig
-from aclora.core.model_check import check_loading
+from aclora.core.model_check import check_loading, check_values
+from aclora.encoders.contract import Encoder
+from aclora.evaluation.evaluate import figures_module
 from aclora.models import captioner
 from aclora.models.captioner import CaptionsConfig
+from aclora.training.losses import load_look
 
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
 # What must be beside an encoder's weights, alternatives joined by |. Another encoder is looked at when it is loaded.
@@ -35,35 +41,47 @@ POSITIONS = "max_position_embeddings"
 def check_networks(sections: dict[str, Any], cache: Path) -> None:
     """The modules, folders and networks that the sections name. Raises `InputError`.
 
-    Which base models could be loaded is remembered in the folder `cache`: to find out takes seconds.
+    Which networks could be loaded is remembered in the folder `cache`: to find out takes seconds.
     """
     model, train, evaluate = sections["model"], sections["train"], sections["evaluate"]
-    check_model_once(model, cache)
+    check_model(model, cache)
     discovery.find("encoders", train.feature_network, "train.feature_network", "ENCODER")
     if train.feature_loss > 0:
-        aid = "or set train.feature_loss to 0"
-        check_network("train.feature_encoder", train.feature_encoder, train.feature_network, aid)
+        knob, name, network = "train.feature_encoder", train.feature_encoder, train.feature_network
+        check_network(knob, name, network, "or set train.feature_loss to 0")
+        once(cache, [knob, network], Path(name), lambda: load_look(network, name))
+    classes = [c for module in evaluate.figures for c in getattr(figures_module(module), "ENCODERS", ())]
     for knob, name in evaluate.encoders.items():
         if name:
-            check_network(f"evaluate.{knob}", name, knob, "or set it to null to leave its figures out")
-    for name in evaluate.figures:
-        discovery.find_outside(name, "evaluate.figures")
+            aid = "or set it to null to leave its figures out"
+            check_network(f"evaluate.{knob}", name, knob, aid)
+            encoder = functools.partial(Encoder, knob, name, cache, classes=classes, remedy=aid)
+            once(cache, [knob, *evaluate.figures], Path(name), lambda encoder=encoder: encoder().network)
 
 
-def check_model_once(model: ModelConfig, cache: Path) -> None:
-    """A base model's folder is of its family, whole, and can be loaded; a hub name passes. Raises `InputError`."""
-    folder = Path(model.name)
-    if not folder.is_dir():
-        discovery.load("models", model.family, "model.family", "MODEL")
-        return  # ModelConfig has checked the form of a hub name
-    stats = [(f.relative_to(folder).as_posix(), f.stat()) for f in sorted(folder.rglob("*")) if f.is_file()]
-    seen = [model.family, version("diffusers"), *((name, s.st_size, s.st_mtime_ns) for name, s in stats)]
+def once(cache: Path, about: list[str], place: Path, look: Callable[[], object]) -> None:
+    """Call `look` unless it has succeeded already with the files of `place` as they are; a hub name passes."""
+    if not place.exists():
+        return
+    files = [place] if place.is_file() else sorted(f for f in place.rglob("*") if f.is_file())
+    stats = [(f.relative_to(place).as_posix(), f.stat()) for f in files]
+    versions = [version(package) for package in ("diffusers", "transformers", "torch")]
+    seen = [about, str(place), versions, *((name, s.st_size, s.st_mtime_ns) for name, s in stats)]
     mark = cache / hashlib.sha256(json.dumps(seen).encode()).hexdigest()[:32]
     if mark.exists():
         return
-    check_loading(model)
+    look()
     with contextlib.suppress(OSError):  # then the next check looks again
         write_atomically(mark, b"")
+
+
+def check_model(model: ModelConfig, cache: Path) -> None:
+    """A base model's folder is of its family, whole, and can be loaded; a hub name passes. Raises `InputError`."""
+    folder = Path(model.name)
+    if not folder.is_dir():
+        discovery.load("models", model.family, "model.family", "MODEL", Model)
+        return  # ModelConfig has checked the form of a hub name
+    once(cache, [model.family], folder, lambda: (check_loading(model), check_values(model)))
 
 
 def check_network(knob: str, name: str, kind: str, aid: str) -> None:
@@ -86,8 +104,11 @@ def check_network(knob: str, name: str, kind: str, aid: str) -> None:
         network_files.check_network(place)
 
 
-def check_captioner(config: CaptionsConfig) -> None:
-    """A captioner's folder is whole, and can say as much as it is asked for; a hub name passes. Raises `InputError`."""
+def check_captioner(config: CaptionsConfig, cache: Path) -> None:
+    """A captioner's folder is whole, can be loaded and say as much as it is asked for; a hub name passes.
+
+    Raises `InputError`.
+    """
     folder = Path(config.model or "")
     if config.model is None or not folder.is_dir():
         return
@@ -97,6 +118,7 @@ def check_captioner(config: CaptionsConfig) -> None:
     if isinstance(positions, int):
         bound = f"below {positions}, which is all that the captioner can say"
         require(config.max_new_tokens < positions, "captions.max_new_tokens", config.max_new_tokens, bound)
+    once(cache, ["captioner"], folder, lambda: captioner.blip(config))
 
 
 def check_fit(sections: dict, method: Method) -> None:
@@ -107,7 +129,7 @@ def check_fit(sections: dict, method: Method) -> None:
     model, folder = sections["model"], Path(sections["model"].name)
     if not folder.is_dir():
         return
-    family: type[Model] = discovery.load("models", model.family, "model.family", "MODEL")
+    family: type[Model] = discovery.load("models", model.family, "model.family", "MODEL", Model)
     network = _config(folder / family.component / "config.json") or {}
     vae = _config(folder / "vae/config.json") or {}
     if isinstance(own := network.get("sample_size"), int) and isinstance(blocks := vae.get("block_out_channels"), list):

@@ -28,7 +28,7 @@ DEPENDENCIES = (
 
 # Where stages write, and what is remembered of pictures and networks.
 PLACES = ("data/captions", "data/generated", "models/adapters", "metrics", ".cache/training", ".cache/features")
-PICTURES, CHECKED = Path(".cache/pictures"), Path(".cache/checked")
+PICTURES, NETWORKS = Path(".cache/pictures"), Path(".cache/checked")
 
 
 @dataclass
@@ -54,7 +54,7 @@ def check(styles: list[str] | None = None) -> Report:
     prompts = len(read_prompts(Path(sections["generate"].prompts)))
     report = Report()
     for name in known if styles is None else styles:
-        line, warnings = check_style(name, home() / PICTURES)
+        line, warnings = check_style(name, home() / PICTURES, home() / NETWORKS)
         report.lines.append(f"{line}; {params.method()}, {sections['train'].epochs} epochs; {prompts} prompts")
         report.warnings += warnings
     for path, command in workspace.untracked_inputs(known if styles is None else styles):
@@ -80,7 +80,7 @@ def check_parameters() -> dict[str, Any]:
         path = getattr(sections[section], field_name)
         if path is not None and not Path(path).exists():
             raise InputError(f"{knob} = {path!r}: no such folder or file; DVC needs one even if no stage reads it")
-    check_networks(sections, home() / CHECKED)
+    check_networks(sections, home() / NETWORKS)
     check_fit(sections, method)
     check_signal(kind, name, sections["generate"])
     read_prompts(Path(sections["generate"].prompts))

@@ -16,10 +16,11 @@ from aclora.models.captioner import CaptionsConfig
 from aclora.models.sampling import read_prompts
 
 
-def check_style(name: str, cache: Path) -> tuple[str, list[str]]:
+def check_style(name: str, cache: Path, networks: Path) -> tuple[str, list[str]]:
     """Read a style's pictures, captions and reference; what it would train on in a line, and warnings.
 
-    What was seen of large pictures is kept in the folder `cache`. Raises `InputError` for the first mistake.
+    What was seen of large pictures is kept in the folder `cache`, which networks could be loaded in `networks`. Raises
+    `InputError` for the first mistake.
     """
     style = params.load(f"styles.{name}", params.StyleConfig)
     captions, data = params.load("captions", CaptionsConfig), params.load("data", DataConfig)
@@ -29,7 +30,7 @@ def check_style(name: str, cache: Path) -> tuple[str, list[str]]:
     written = sum(row.source == "captioner" for row in found.captions)
     warnings = [*found.notes, *check_reference(name, style, found.pictures, cache)]
     if written and captions.model:
-        check_captioner(captions)
+        check_captioner(captions, networks)
         if known := trained_on(captions.model):
             warnings.append(
                 f"{written} captions will be written by {captions.model}, which was trained on {known}: of other "
@@ -78,7 +79,10 @@ def check_reference(name: str, style: params.StyleConfig, trained: Pictures, cac
     if params.value("evaluate.reference") == "training":
         place = Path(style.pictures)
     if (place / "__init__.py").is_file() and not place.is_absolute():
-        drawn = getattr(discovery.outside(".".join(place.parts), f"styles.{name}.reference"), "STYLES", [name])
+        module = discovery.outside(".".join(place.parts), f"styles.{name}.reference")
+        if not callable(getattr(module, "reference", None)):
+            raise InputError(f"{knob} is a Python package without a function `reference`: name a folder of pictures")
+        drawn = getattr(module, "STYLES", [name])
         if name not in drawn:
             raise InputError(f"{knob} does not draw this style: name a folder of pictures; {did_you_mean(name, drawn)}")
         return []

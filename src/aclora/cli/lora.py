@@ -114,6 +114,7 @@ def resize(
 def _check_out(file: str, out: str, to: str) -> None:
     path = Path(out)
     try:
+        require(out.strip() != "", "--out", out, "a folder, for PEFT's format, or a file")
         if to == "peft":
             require(not path.is_file(), "--out", out, "a folder, for PEFT's format")
         else:

@@ -14,11 +14,14 @@ from yaml import YAMLError
 from aclora.core.errors import InputError
 from aclora.core.tensors import finite_weights
 
+WORD = r"[A-Za-z0-9_][A-Za-z0-9._-]*"
+REPOSITORY, REVISION = f"{WORD}/{WORD}", rf"{WORD}(/{WORD})*"
+
 
 def hub_name(knob: str, name: str, remedy: str) -> tuple[str, str]:
     """The repository ("owner/name") and the commit of a hub name, owner/name@commit. Raises `InputError`."""
     repository, _, revision = name.partition("@")
-    if name.startswith((".", "/")) or repository.count("/") != 1:
+    if not re.fullmatch(REPOSITORY, repository) or (revision and not re.fullmatch(REVISION, revision)):
         raise InputError(
             f"{knob} = {name!r}: no such folder, and not a hub name (owner/name@commit); name one of these, {remedy}"
         )

@@ -87,4 +87,4 @@ def method_named(name: str) -> type[Method]:
 
     Such a module says which class it is: `METHOD = AcLora`. Raises `InputError` for an unknown name.
     """
-    return load("methods", name, "method", "METHOD")
+    return load("methods", name, "method", "METHOD", Method)

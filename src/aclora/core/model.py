@@ -249,7 +249,7 @@ def load_model(config: ModelConfig) -> Model:
     Such a module says which class it is: `MODEL = StableDiffusion`. Raises `InputError` for an unknown family, a folder
     that lacks something, weights that are not finite, and a tokenizer of another model.
     """
-    family = load("models", config.family, "model.family", "MODEL")
+    family = load("models", config.family, "model.family", "MODEL", Model)
     with loading("model.name", config.name):
         if Path(config.name).is_dir():
             check_pipeline(Path(config.name))

@@ -5,7 +5,7 @@ from pathlib import Path
 from aclora.core.discovery import load
 from aclora.core.hub import cached, loading
 from aclora.core.model import Model, ModelConfig
-from aclora.core.network_files import check_pipeline
+from aclora.core.network_files import check_finite, check_pipeline
 from aclora.core.pipeline import readers_in, shapes_only
 from aclora.core.prompts import Reader
 
@@ -38,6 +38,14 @@ def check_loading(config: ModelConfig) -> Model | None:
         return model
 
 
+def check_values(config: ModelConfig) -> None:
+    """The weights in a folder are finite numbers, read one tensor at a time. Raises `InputError`."""
+    with loading("model.name", config.name):
+        for part in check_pipeline(Path(config.name)):
+            for file in sorted(Path(config.name, part).glob("*.safetensors")):
+                check_finite(file)
+
+
 def prompt_readers(config: ModelConfig) -> list[Reader] | None:
     """The tokenizers of the model that `config` names, without its weights; None for one of the hub that is not here.
 
@@ -51,4 +59,4 @@ def prompt_readers(config: ModelConfig) -> list[Reader] | None:
 
 
 def _family(config) -> type[Model]:
-    return load("models", config.family, "model.family", "MODEL")
+    return load("models", config.family, "model.family", "MODEL", Model)

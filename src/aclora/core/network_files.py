@@ -9,6 +9,8 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from aclora.core.tensors import all_finite
+
 # What a text encoder's tokenizer may be made of; files joined by + belong together.
 VOCABULARIES = ("tokenizer.json", "vocab.json+merges.txt", "vocab.txt", "spiece.model", "tokenizer.model")
 # Whose classes a pipeline's index may name, and the file of their weights.
@@ -118,6 +120,15 @@ def tensor_names(file: Path) -> set[str]:
     if not names:
         raise ValueError(f"{name} holds no tensors: fetch it anew")
     return names
+
+
+def check_finite(file: Path) -> None:
+    """Every value of a safetensors file is a finite number. Reads one tensor at a time."""
+    with safe_open(file, "pt") as content:
+        for name in content.keys():  # noqa: SIM118, it is no dict
+            values = content.get_tensor(name)
+            if values.is_floating_point() and not all_finite(values):
+                raise ValueError(f"{file.parent.name}/{file.name}: a value of {name} is not a finite number")
 
 
 def _check_shards(index):

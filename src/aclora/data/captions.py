@@ -189,7 +189,9 @@ def _metadata(found: Listing, texts):
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = dict(pairs := json.loads(line, object_pairs_hook=list))
+            if len(pairs) > len(row):
+                raise InputError(f"{file}, line {number}: a name stands twice: keep one")
             name, text = row["file_name"], row["text"] if "text" in row else row["caption"]
         except (ValueError, KeyError, TypeError, RecursionError):
             name = text = None

@@ -56,6 +56,9 @@ def decode(file: Path, draft: int | None = None) -> Decoded:
         width, height = image.size
         if image.format in ("GIF", "WEBP", "TIFF", "AVIF") and getattr(image, "is_animated", False):
             notes.append("the first frame of several")
+        if image.format == "PNG":  # its decoder ends with the last pixel, and leaves the checksums unread
+            with Image.open(file, formats=["PNG"]) as twin:
+                twin.verify()
         turn = _orientation(image)
         if draft:
             image.draft(None, (draft, draft))

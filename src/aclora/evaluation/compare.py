@@ -1,7 +1,5 @@
 """Two evaluations side by side: both values, their paired difference with its interval, and the relative change."""
 
-import csv
-import io
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +11,9 @@ from aclora.core.errors import InputError, did_you_mean
 from aclora.metrics.contract import Score
 from aclora.metrics.improvement import average_improvement, relative_change
 from aclora.metrics.intervals import cluster_interval
-from aclora.project import git
+from aclora.project import evaluations, git
+
+IMAGES, REALS = "per_image.csv", "per_reference.csv"
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def _check_pictures(a, b):
 
 
 def _check_measure(score, a, b):
-    one, other = (run.about["figures"][score.key] for run in (a, b))
+    one, other = (run.about["figures"].get(score.key, {"encoder": "nobody knows what"}) for run in (a, b))
     if one["encoder"] != other["encoder"]:
         raise InputError(
             f"{score.key} does not compare: A's is by {one['encoder']}, B's by {other['encoder']}; use the same "
@@ -90,7 +90,8 @@ def _interval(score, a, b):
         return None
     kind = "plain_adapter" if figure.of == "without_trigger" else "adapter"
     mine, theirs = (
-        {(r["prompt"], r["seed"]): float(r[figure.name]) for r in run.images if r["set"] == kind} for run in (a, b)
+        {(r["prompt"], r["seed"]): evaluations.number(r, figure.name, IMAGES) for r in run.images if r["set"] == kind}
+        for run in (a, b)
     )
     prompts = [prompt for prompt, _ in mine]
     if len(set(prompts)) < 2:
@@ -98,7 +99,7 @@ def _interval(score, a, b):
     difference = torch.tensor([mine[key] - theirs[key] for key in mine], dtype=torch.float64)
     reals = None
     if figure.per_real:
-        of = [[float(r[figure.real_columns[0]]) for r in run.reals] for run in (a, b)]
+        of = [[evaluations.number(r, figure.real_columns[0], REALS) for r in run.reals] for run in (a, b)]
         reals = torch.tensor(of[0], dtype=torch.float64) - torch.tensor(of[1], dtype=torch.float64)
     return cluster_interval(difference, prompts, reals)
 
@@ -117,21 +118,29 @@ def styles_of(where: str) -> dict[str, Callable[[], Run]]:
     names = [f.split("/")[1] for f in listed if f.endswith("/evaluation.json")]
     if not names:
         raise InputError(f"{where}: no evaluation is committed there (metrics/<style>/evaluation.json)")
-    return {n: lambda n=n: _read(lambda file: git.run("show", f"{commit}:metrics/{n}/{file}")) for n in names}
+    return {n: lambda n=n: _read(lambda file: git.run("show", f"{commit}:{file}"), Path("metrics", n)) for n in names}
 
 
 def read_run(folder: Path) -> Run:
     """The evaluation in a style's metrics folder."""
-    return _read(lambda file: (folder / file).read_text(encoding="utf-8"))
+    return _read(lambda file: Path(file).read_text(encoding="utf-8"), folder)
 
 
-def _read(text):
+def _read(text, folder):
+    def read(name):
+        return evaluations.reading(text, folder / name)
+
     try:
-        method = json.loads(text("audit.json"))["method"]
-    except (OSError, InputError):  # a champion's files are those of its evaluation
+        method = str(json.loads(read("audit.json")[0])["method"])
+    except (InputError, ValueError, KeyError, TypeError):  # a champion's files are those of its evaluation
         method = ""
-    images, reals = (list(csv.DictReader(io.StringIO(text(file)))) for file in ("per_image.csv", "per_reference.csv"))
-    return Run(json.loads(text("scores.json")), json.loads(text("evaluation.json")), images, reals, method)
+    return Run(
+        evaluations.scores(*read("scores.json")),
+        evaluations.about(*read("evaluation.json")),
+        evaluations.rows(*read(IMAGES), evaluations.IMAGES),
+        evaluations.rows(*read(REALS), evaluations.REALS),
+        method,
+    )
 
 
 def _commit(where):

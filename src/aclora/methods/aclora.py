@@ -44,6 +44,9 @@ class AcLoraConfig(Config):
         else:
             why = "gaussian where restart_on = 'product' (there `refill` is the knob), or set restart_on: factors"
             require(self.noise == "gaussian", "noise", self.noise, why)
+        if self.threshold != "dynamic":
+            bound = f"at most threshold_max = {self.threshold_max}, which would take its place"
+            require(self.threshold <= self.threshold_max, "threshold", self.threshold, bound)
         return self
 
 

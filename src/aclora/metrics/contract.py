@@ -14,7 +14,7 @@ from typing import Literal
 from torch import Tensor
 
 from aclora.core.discovery import names, outside
-from aclora.core.errors import InputError
+from aclora.core.errors import InputError, printable
 
 ARROWS = {1: " ↑", -1: " ↓", 0: ""}
 Role = Literal["adapter", "base", "difference", "without_trigger", "reference"]
@@ -141,6 +141,10 @@ def figures_module(name: str) -> ModuleType:
     module = outside(name, "evaluate.figures")
     if not hasattr(module, "FIGURES"):
         raise InputError(f"evaluate.figures: {name} has no FIGURES; list its Figure objects under that name")
+    found = module.FIGURES
+    if not isinstance(found, (list, tuple)) or not all(isinstance(figure, Figure) for figure in found):
+        shown = printable(repr(found)[:100])
+        raise InputError(f"evaluate.figures: FIGURES = {shown} in {name}, must be a list of Figure objects")
     return module
 
 

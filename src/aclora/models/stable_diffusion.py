@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aclora.core.errors import require
+from aclora.core.errors import InputError, require
 from aclora.core.hub import loading, quieten
 from aclora.core.model import Model
 from aclora.core.pipeline import read_networks
+from aclora.core.tensors import all_finite
 
 
 class StableDiffusion(Model):
@@ -29,9 +30,11 @@ class StableDiffusion(Model):
         self.schedule: Any = DDPMScheduler.from_config(pipe.scheduler.config)
         kind = self.schedule.config.prediction_type
         known = ("epsilon", "v_prediction")
-        require(kind in known, "the model's prediction_type", kind, " or ".join(known))
+        require(kind in known, "model.name: the scheduler's prediction_type", kind, " or ".join(known))
         steps = self.schedule.config.num_train_timesteps
-        require(steps >= 1, "the model's num_train_timesteps", steps, "at least 1 (scheduler_config.json)")
+        require(steps >= 1, "model.name: the scheduler's num_train_timesteps", steps, "at least 1")
+        if not all_finite(self.schedule.alphas_cumprod):
+            raise InputError("model.name: scheduler_config.json gives noise levels that are no numbers: fetch it anew")
 
     @classmethod
     def load(cls, config):

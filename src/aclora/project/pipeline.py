@@ -36,7 +36,9 @@ def prepare(log: Callable[[str], None]) -> None:
         places = {Path(out.fs_path).parent for stage in stages for out in stage.outs}
         cache = Path(repo.cache.local_cache_dir)
         with repo.lock:
-            _remove_copies(cache, cache.is_relative_to(repo.root_dir), log)
+            own = cache.is_relative_to(repo.root_dir)
+            _remove_copies(cache, own, log)
+            _remove_empty(Path(repo.cache.legacy.path, "runs"), own)
             kept = _cached_again(stages)
     for name in kept:
         log(f"{name}: its outputs had not reached DVC's cache, now they have")
@@ -129,6 +131,17 @@ def _remove_copies(cache: Path, own: bool, log) -> None:
         file.unlink()
     if found:
         log(f"removed {len(found)} half copied files from {cache}, {size / 1e6:.1f} MB")
+
+
+def _remove_empty(runs: Path, own: bool) -> None:
+    """Remove a run-cache's folders for results that hold none: dvc would fail at such a stage for ever.
+
+    Killed between making the folder and writing into it, it leaves one. In a cache of one's own nobody writes now.
+    """
+    for folder in runs.glob("*/*"):
+        if own or time.time() - folder.lstat().st_mtime > REST:
+            with contextlib.suppress(OSError):  # it holds something, as nearly all do
+                folder.rmdir()
 
 
 def _open_files() -> set[str]:

@@ -8,8 +8,8 @@ from pathlib import Path
 from aclora.core import yaml_reader
 from aclora.core.adapter import read_history
 from aclora.core.errors import InputError
-from aclora.core.files import digest, read_json, read_jsonl
-from aclora.project import dvc, fingerprint
+from aclora.core.files import digest, read_jsonl
+from aclora.project import dvc, evaluations, fingerprint
 
 LOCK = "dvc.lock"
 SERIES = "train/"  # how the names of a training's series begin: MLflow's pages show them apart from the scores
@@ -62,7 +62,8 @@ def results(style: str, root: Path) -> Results:
     folder, metrics = adapter(style, root), root / "metrics" / style
     history = read_history(folder)
     epochs = max((line["epoch"] for line in history), default=0)
-    figures = read_json(metrics / "evaluation.json")["figures"]
+    figures = evaluations.about(*evaluations.text_of(metrics / "evaluation.json"))["figures"]
+    scores = evaluations.scores(*evaluations.text_of(metrics / "scores.json"))
     return Results(
         style=style,
         fingerprint=fingerprint.run_fingerprint(style, root),
@@ -71,7 +72,7 @@ def results(style: str, root: Path) -> Results:
         params=inputs(style, root),
         tags={f"made_by.{key}": made_by(figure) for key, figure in figures.items()},
         series={(key, line["epoch"]): v for line in history for key, v in points(line).items()},
-        scores={(k, epochs): v for k, v in read_json(metrics / "scores.json").items() if v is not None},
+        scores={(k, epochs): v for k, v in scores.items() if v is not None},
     )
 
 

@@ -72,17 +72,18 @@ def comparison_texts(a: str, b: str, style: str | None = None) -> Iterator[str]:
     """The tables of `compare_runs` and, unless one `style` was chosen, the styles that only one of the runs has."""
     yield from map(str, _comparisons(a, b, style))
     only_one = sorted(set(styles_of(a)) ^ set(styles_of(b)))
-    if only_one and not style:
+    if only_one and style is None:
         yield f"evaluated in only one of the two: {', '.join(only_one)}"
 
 
 def _comparisons(a, b, style):
     ours, theirs = styles_of(a), styles_of(b)
     shared = [name for name in ours if name in theirs]
-    if not shared or (style and style not in shared):
-        raise InputError(f"style {style or '…'!r} was not evaluated in both; {did_you_mean(style or '', shared)}")
+    if not shared or (style is not None and style not in shared):
+        shown = "…" if style is None else style
+        raise InputError(f"style {shown!r} was not evaluated in both; {did_you_mean(style or '', shared)}")
     figures = project_figures()
-    for name in [style] if style else shared:
+    for name in shared if style is None else [style]:
         run_a, run_b = ours[name](), theirs[name]()
         rows, improvement, left_out = compare(run_a, run_b, scores(figures))
         reasons = {figures[key].label: why for key, why in left_out.items()}

@@ -1,27 +1,23 @@
 """The scores of a style's last run, as text."""
 
-import json
 from pathlib import Path
 
-from aclora.core.errors import InputError
 from aclora.core.hub import trained_on
 from aclora.evaluation.evaluate import project_figures
 from aclora.metrics.contract import key_of
 from aclora.metrics.contract import scores as every_score
+from aclora.project import evaluations
 from aclora.report.tables import LABEL_WIDTH, interval_text
 
 
 def scores_table(style: str, metrics: Path = Path("metrics")) -> str:
     """What `metrics`/`style` says, a line for each figure: base model, adapter, and the 95 % intervals.
 
-    Raises `InputError` where the style has not been evaluated.
+    Raises `InputError` where the style has not been evaluated, and where its files are damaged.
     """
     folder = metrics / style
-    try:
-        scores = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
-        about = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{error.filename} is missing: run `dvc repro` first") from None
+    scores = evaluations.scores(*evaluations.text_of(folder / "scores.json"))
+    about = evaluations.about(*evaluations.text_of(folder / "evaluation.json"))
     counts, reference, figures = about["counts"], about["reference"], about["figures"]
     lines = [
         f"{style}: {counts['generated']} pictures, {counts['prompts']} prompts, against {reference['what']}",

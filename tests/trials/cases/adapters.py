@@ -20,7 +20,7 @@ KOHYA = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
 FILE = "stranger.safetensors"
 INSPECT = ("aclora", "inspect", FILE)
 EXPORT = ("aclora", "export", FILE, "--to", "peft", "--out", "made")
-RESIZE = ("aclora", "resize", FILE, "--out", "made.safetensors", "--rank", "2", "--base", "sd15")
+RESIZE = ("aclora", "resize", FILE, "--out", "made.safetensors", "--rank", "2")
 
 
 def pair(rank: int = 4, wide: int = 64, tall: int = 64, dtype=torch.float32) -> tuple[torch.Tensor, torch.Tensor]:

@@ -40,6 +40,7 @@ def cases(seed: int = 0) -> Iterator[Case]:
         always = [next(case for name, case in refused.items() if name.startswith(start)) for start in fixed]
         if module is names:  # what reaches a shell
             always += [case for name, case in refused.items() if "touch" in name][:5]
-        others = [case for case in refused.values() if case not in always]
+        # DVC itself opens what a stage depends on, and waits for ever at a pipe
+        others = [case for name, case in refused.items() if case not in always and "named pipe" not in name]
         for case in [*always, *rng.sample(others, DRAWN[module])]:
             yield dataclasses.replace(case, command=REPRO)
