@@ -1,6 +1,6 @@
 """Runs that are killed at moments from a seed, and repeated: nothing is lost, and the bytes come out the same.
 
-A chain is one stage that has to run again: it is started, killed one to three times, and then run to its end.
+A chain is one stage that has to run again: it is started, killed one to four times, and then run to its end.
 """
 
 import contextlib
@@ -80,7 +80,7 @@ def chains(seed: int) -> list[Chain]:
     rng, found, left = random.Random(seed), [], COUNT
     while left:
         stage = rng.choices(list(STAGES), [share for _, share, _, _ in STAGES.values()])[0]
-        kills = tuple(kill(rng) for _ in range(min(left, rng.choice((1, 1, 2, 3)))))
+        kills = tuple(kill(rng) for _ in range(min(left, rng.choice((1, 2, 3, 4)))))
         left -= len(kills)
         name = f"{len(found)}: {stage}: {', '.join(map(str, kills))}"
         found.append(Chain(name, stage, kills, rng.random() < 0.5, rng.uniform(0, 0.05)))
