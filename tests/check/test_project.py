@@ -110,6 +110,7 @@ def test_servers_are_left_alone_and_known_networks_too():
         ({"generate__guidance_scale": ".inf"}, "params.yaml: generate.guidance_scale = inf: must be"),
         ({"aclora__max_rank": "65"}, "aclora.max_rank = 65: must be at most 64, the smaller side of layer"),
         ({"lora__rank": "65", "method": "lora"}, "lora.rank = 65: must be at most 64"),
+        ({"trilora__rank": "65", "method": "trilora"}, "trilora.rank = 65: must be at most 64"),
         ({"styles__pictures": "''"}, "styles.watercolor.pictures = '': must be a text that is not empty"),
         ({"styles__trigger": "'...'"}, "styles.watercolor.trigger = '...': must be words that call the style"),
         ({"data__share": "2"}, "params.yaml: data.share = 2: must be between 0 and 1"),

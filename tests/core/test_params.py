@@ -116,6 +116,7 @@ def test_values_are_read_as_dvc_reads_them(written, value):
         ("trian: {rate: 1}", "trian is unknown; did you mean 'train'?"),
         ("model: {}", "train is missing"),
         ("train: {rate: 1", "is not YAML"),
+        ("train: {a: !!set {1, 2}}", "line 1: tag:yaml.org,2002:set is no value that a knob can have"),
         ("train:\n  rate: 1\n  rate: 2", "line 3: 'rate' is given twice"),
         ("train: {}\nmodel: {}\ntrain: {}", "line 3: 'train' is given twice"),
         ("train: &x {name: *x}", "line 1: *x stands inside of itself"),

@@ -143,6 +143,10 @@ def spoil(folder, what):
     if what == "twice":
         with (folder / "metadata.jsonl").open("a") as file:
             file.write('\n{"file_name": "2.PNG", "text": "a cat"}')
+    if what == "two in a line":
+        (folder / "metadata.jsonl").write_text('{"file_name": "2.png", "text": "a cat", "caption": "a dog"}')
+    if what == "one name twice":
+        (folder / "metadata.jsonl").write_text('{"file_name": "2.png", "text": "a cat", "text": "a dog"}')
     if what == "no pictures":
         for file in folder.glob("*.png"):
             file.unlink()
@@ -186,6 +190,8 @@ def spoil(folder, what):
         ("two texts", "0.png has two captions, 0.TXT and 0.txt: remove one"),
         ("99", "line 3: '99.png' is no picture of this folder: correct or remove the line"),
         ("near", r"line 2: 'train/3.jpeg' is no picture of this folder: did you mean '3.png'\?"),
+        ("two in a line", "metadata.jsonl, line 1: the picture has two captions: keep one"),
+        ("one name twice", "metadata.jsonl, line 1: the picture has two captions: keep one"),
         ("twice", "line 3: '2.PNG' has a caption in line 1 already: keep one"),
         ("no pictures", "holds no pictures: put 10–15 of them there"),
         ("no folder", "is not a folder"),

@@ -288,13 +288,40 @@ def test_heic_is_named(tmp_path):
         decode(tmp_path / "a.jpg")
 
 
-def huge_png(file, side):
+def png_of_bits(file, side, content):
     def chunk(name, content):
         return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0))
-    file.write_bytes(b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b""))
+    file.write_bytes(b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(content)) + chunk(b"IEND", b""))
     return file
+
+
+def huge_png(file, side):
+    return png_of_bits(file, side, bytes(1000))
+
+
+def test_a_png_without_some_of_its_rows_is_refused(tmp_path):
+    assert decode(png_of_bits(tmp_path / "a.png", 12, bytes(3 * 12))).size == (12, 12)
+    with pytest.raises(InputError, match=r"a.png is not a readable picture \(rows are missing\)"):
+        decode(png_of_bits(tmp_path / "a.png", 12, bytes(3 * 11)))
+
+
+def test_a_changed_bit_in_a_png_is_found_wherever_it_is(tmp_path):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8))
+    file = saved(tmp_path / "a.png", noise)
+    whole = file.read_bytes()
+    for place in range(0, len(whole), 97):
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        with pytest.raises(InputError, match=r"a\.png is not a readable picture"):
+            decode(file)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
+def test_whole_pngs_of_every_kind_pass(tmp_path, mode):
+    for side in (1, 3, 64):
+        Image.new(mode, (side, 2 * side)).save(tmp_path / "a.png")
+        assert decode(tmp_path / "a.png").size == (side, 2 * side)
 
 
 @pytest.mark.parametrize("read", [decode, pixels])

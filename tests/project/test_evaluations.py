@@ -71,7 +71,7 @@ def test_what_is_no_number(value):
 
 
 def test_a_file_that_is_missing_or_no_text(tmp_path):
-    with pytest.raises(InputError, match="none.json is missing: run `dvc repro` first"):
+    with pytest.raises(InputError, match=r"none\.json is missing: run `dvc repro` first"):
         evaluations.text_of(tmp_path / "none.json")
     with pytest.raises(InputError, match="cannot be read: Is a directory"):
         evaluations.text_of(tmp_path)

@@ -62,7 +62,10 @@ def check_data(data: DataConfig, pictures: int, trigger: str, cache: Path) -> No
     chosen, _ = limited(range(pictures), [""] * pictures, data)
     foreign = 0
     if data.corrupt == "foreign" and data.foreign:
-        foreign = len(caption_folder(Path(data.foreign), trigger, None, "", cache))
+        try:
+            foreign = len(caption_folder(Path(data.foreign), trigger, None, "", cache))
+        except InputError as error:
+            raise InputError(f"data.foreign = {data.foreign!r}: {error}") from None
     corrupted_count(data, len(chosen), foreign)
 
 

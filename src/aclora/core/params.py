@@ -15,6 +15,7 @@ It may stand there while another method is chosen.
 
 import contextlib
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -25,8 +26,10 @@ from pydantic import field_validator
 from aclora.core import discovery, yaml_reader
 from aclora.core.config import Config, MissingKnob
 from aclora.core.errors import InputError, did_you_mean, require
+from aclora.core.reading import read_text
 
 FILE = Path("params.yaml")
+MOST_BYTES = 10_000_000
 SCHEMA = "params.schema.json"  # beside it, generated: python -m docs.generate
 SECTIONS = ("styles", "data", "captions", "model", "method", "train", "checkpoints", "audit", "generate", "evaluate")
 STYLE_NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
@@ -102,14 +105,10 @@ def build(into: type[T], values: object, section: str, file: Path) -> T:
 def read(file: Path | None = None) -> dict[str, Any]:
     """The whole file, unchecked but for its names at the top. Raises `InputError`."""
     file = file or FILE
+    if not os.path.lexists(file):
+        raise InputError(f"{file} is missing: run from the project's folder")
     try:
-        values = yaml_reader.parse(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{file} is missing: run from the project's folder") from None
-    except OSError as error:
-        raise InputError(f"{file} cannot be read ({error.strerror}): it must be a file of names and values") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{file} is not UTF-8: save it as UTF-8") from None
+        values = yaml_reader.parse(read_text(file, MOST_BYTES))
     except ValueError as error:
         raise InputError(f"{file} is not YAML as it is read here: {error}") from None
     values = _mapping(values, "the file", file)

@@ -59,6 +59,10 @@ class Reader(yaml.SafeLoader):
         text = self.construct_scalar(node).replace("_", "").lower()
         return int(text, 10 if re.fullmatch(r"[-+]?[0-9]+", text) else 0)
 
+    def refuse(self, node) -> None:
+        """What no knob can be."""
+        raise ConstructorError(None, None, f"{node.tag} is no value that a knob can have", node.start_mark)
+
     def _check_size(self, event):
         if self._count > LARGEST:
             raise ConstructorError(None, None, f"its aliases stand for more than {LARGEST} values", event.start_mark)
@@ -83,6 +87,8 @@ Reader.add_implicit_resolver(
     list("-+.0123456789"),
 )
 Reader.add_constructor(_INT, Reader.construct_integer)
+for _kind in ("set", "omap", "pairs", "binary"):  # DVC fails on them
+    Reader.add_constructor(f"tag:yaml.org,2002:{_kind}", Reader.refuse)
 
 
 def parse(text: str) -> Any:

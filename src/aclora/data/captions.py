@@ -190,8 +190,8 @@ def _metadata(found: Listing, texts):
             continue
         try:
             row = dict(pairs := json.loads(line, object_pairs_hook=list))
-            if len(pairs) > len(row):
-                raise InputError(f"{file}, line {number}: a name stands twice: keep one")
+            if len(pairs) > len(row) or {"text", "caption"} <= row.keys():
+                raise InputError(f"{file}, line {number}: the picture has two captions: keep one")
             name, text = row["file_name"], row["text"] if "text" in row else row["caption"]
         except (ValueError, KeyError, TypeError, RecursionError):
             name = text = None

@@ -15,6 +15,7 @@ from PIL import Image, ImageCms, features
 
 from aclora.core.errors import InputError
 from aclora.core.reading import require_file
+from aclora.data.png import check_png
 
 # What is in a file decides, not its name; nothing else is handed to a decoder (Pillow would start Ghostscript for EPS).
 FORMATS = ["PNG", "JPEG", "TIFF", "BMP", "GIF", *(name.upper() for name in ("webp", "avif") if features.check(name))]
@@ -56,9 +57,8 @@ def decode(file: Path, draft: int | None = None) -> Decoded:
         width, height = image.size
         if image.format in ("GIF", "WEBP", "TIFF", "AVIF") and getattr(image, "is_animated", False):
             notes.append("the first frame of several")
-        if image.format == "PNG":  # its decoder ends with the last pixel, and leaves the checksums unread
-            with Image.open(file, formats=["PNG"]) as twin:
-                twin.verify()
+        if image.format == "PNG":
+            check_png(file)
         turn = _orientation(image)
         if draft:
             image.draft(None, (draft, draft))

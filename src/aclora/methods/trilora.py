@@ -47,10 +47,14 @@ class TriLora(Method):
 
     config_type = TriLoraConfig
 
+    def check_layers(self, layers):
+        """Raises `InputError` where the rank is above a layer's smaller side."""
+        check_rank(layers, self.config.rank, "trilora.rank")
+
     def attach(self, network, layers):
-        """Needs a seeded global generator. Raises `InputError` where the rank is above a layer's smaller side."""
+        """Needs a seeded global generator. Raises `InputError` as `check_layers` does."""
         found = matching(network, layers)
-        check_rank(found, self.config.rank, "trilora.rank")
+        self.check_layers(found)
         self.tuned = {name: TriLinear(cast(nn.Linear, layer), self.config.rank) for name, layer in found.items()}
         for name, layer in self.tuned.items():
             network.set_submodule(name, layer)

@@ -8,10 +8,11 @@ from tests.trials.case import Case
 from tests.trials.tree import STYLE
 
 KIND = "values in params.yaml"
+JUDGE = "models/miniature/judge"
 
 # Beyond what the schema can say: knob, value as YAML, what else must be in place, what the line must match.
 BEYOND: list[tuple[str, str, dict[str, str]]] = [
-    ("train.resolution", "8", {}),
+    ("train.resolution", "4", {}),
     ("train.resolution", "12", {}),
     ("train.resolution", "63", {}),
     ("train.resolution", "100000", {}),
@@ -70,7 +71,7 @@ BEYOND: list[tuple[str, str, dict[str, str]]] = [
     ("train.feature_network", "fid", {"train.feature_loss": "0.1"}),
     ("train.feature_network", "contract", {"train.feature_loss": "0.1"}),
     ("train.feature_encoder", "models/nothing", {"train.feature_loss": "0.1"}),
-    ("train.feature_encoder", "models/miniature/judge", {"train.feature_loss": "0.1"}),
+    ("train.feature_encoder", JUDGE, {"train.feature_loss": "0.1", "train.watch": JUDGE}),
     ("train.feature_encoder", "''", {"train.feature_loss": "0.1"}),
     ("train.watch", "models/nothing", {}),
     ("captions.watch", "models/nothing", {}),
@@ -79,7 +80,7 @@ BEYOND: list[tuple[str, str, dict[str, str]]] = [
     ("evaluate.watch", "models/miniature/dino", {}),
     ("evaluate.watch_figures", "miniature/nothing", {}),
     ("data.limit", "13", {}),
-    ("data.limit", "1", {"data.corrupt": "captions", "data.share": "1"}),
+    ("data.corrupt", "captions", {"data.limit": "1", "data.share": "1"}),
     ("data.foreign", "data/nothing", {"data.corrupt": "foreign"}),
     ("data.foreign", "data/nothing", {}),
     ("data.foreign", "data/prompts.txt", {"data.corrupt": "foreign"}),
