@@ -190,11 +190,11 @@ def _metadata(found: Listing, texts):
             continue
         try:
             row = dict(pairs := json.loads(line, object_pairs_hook=list))
-            if len(pairs) > len(row) or {"text", "caption"} <= row.keys():
-                raise InputError(f"{file}, line {number}: the picture has two captions: keep one")
             name, text = row["file_name"], row["text"] if "text" in row else row["caption"]
         except (ValueError, KeyError, TypeError, RecursionError):
-            name = text = None
+            pairs, row, name, text = [], {}, None, None
+        if len(pairs) > len(row) or {"text", "caption"} <= row.keys():
+            raise InputError(f"{file}, line {number}: the picture has two captions: keep one")
         if not isinstance(name, str) or not isinstance(text, str):
             raise InputError(f'{file}, line {number}: must be {{"file_name": "…", "text": "…"}}')
         picture = exact.get(name) or loose.get(folded(name))
