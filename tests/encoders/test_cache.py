@@ -219,8 +219,9 @@ def test_no_such_folder(tmp_path):
 
 
 def test_a_hub_name_needs_its_commit():
-    with pytest.raises(InputError, match=r"give the commit, openai/clip-vit-large-patch14@<commit>$"):
-        locate("evaluate.clip", "openai/clip-vit-large-patch14", "")
+    for name in ("openai/clip-vit-large-patch14", "openai/clip-vit-large-patch14@main"):
+        with pytest.raises(InputError, match=r"give the commit, openai/clip-vit-large-patch14@<commit>, 7 to 40 hex"):
+            locate("evaluate.clip", name, "")
 
 
 def test_a_hub_name_without_a_network_says_where_to_put_the_folder(encoder):

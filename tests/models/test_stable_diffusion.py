@@ -42,7 +42,7 @@ def test_any_other_prediction_is_refused(tiny_folder, tmp_path):
     folder = shutil.copytree(tiny_folder, tmp_path / "pipeline")
     file = folder / "scheduler/scheduler_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"prediction_type": "sample"}), encoding="utf-8")
-    with pytest.raises(InputError, match=r"^the model's prediction_type = 'sample': must be epsilon or v_prediction$"):
+    with pytest.raises(InputError, match=r"^model.name: the scheduler's prediction_type = 'sample': must be epsilon"):
         model_at(folder)
 
 

@@ -26,6 +26,7 @@ MEMORY = {
     "generate": "generate.batch_size",
     "evaluate": "evaluate.batch_size",
 }
+LONGEST = 1000  # characters of a line
 
 
 def one_line(error: BaseException, stage: str = "") -> str | None:
@@ -34,7 +35,8 @@ def one_line(error: BaseException, stage: str = "") -> str | None:
     `stage` is the stage's file in stages/; it decides which knobs are named where memory runs out.
     """
     if isinstance(error, InputError):
-        return printable(error)
+        text = printable(error)
+        return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
     if _is_memory(error):
         knobs = MEMORY.get(stage, "the section's batch_size")
         where = "the GPU's memory" if "CUDA" in str(error) else "memory"

@@ -15,19 +15,27 @@ from aclora.core.errors import InputError
 from aclora.core.tensors import finite_weights
 
 WORD = r"[A-Za-z0-9_][A-Za-z0-9._-]*"
-REPOSITORY, REVISION = f"{WORD}/{WORD}", rf"{WORD}(/{WORD})*"
+REPOSITORY, COMMIT = f"{WORD}/{WORD}", "[0-9a-f]{7,40}"
 
 
 def hub_name(knob: str, name: str, remedy: str) -> tuple[str, str]:
     """The repository ("owner/name") and the commit of a hub name, owner/name@commit. Raises `InputError`."""
     repository, _, revision = name.partition("@")
-    if not re.fullmatch(REPOSITORY, repository) or (revision and not re.fullmatch(REVISION, revision)):
+    if not re.fullmatch(REPOSITORY, repository):
         raise InputError(
             f"{knob} = {name!r}: no such folder, and not a hub name (owner/name@commit); name one of these, {remedy}"
         )
-    if not revision:
-        raise InputError(f"{knob} = {name!r}: no such folder; of a hub name give the commit, {repository}@<commit>")
+    if not is_commit(revision):
+        raise InputError(
+            f"{knob} = {name!r}: no such folder; of a hub name give the commit, {repository}@<commit>, 7 to 40 hex "
+            "digits: a branch can move"
+        )
     return repository, revision
+
+
+def is_commit(revision: str) -> bool:
+    """Whether a revision is a commit's digest, or its beginning: what cannot move."""
+    return re.fullmatch(COMMIT, revision) is not None
 
 
 def locate(knob: str, name: str, remedy: str) -> Path:

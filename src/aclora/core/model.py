@@ -5,6 +5,7 @@ A family is one file in `models/`, named by the knob `model.family`. `Model` say
 
 import abc
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from aclora.core.config import Config
 from aclora.core.discovery import load
 from aclora.core.errors import InputError, require
-from aclora.core.hub import loading
+from aclora.core.hub import REPOSITORY, is_commit, loading
 from aclora.core.images import square, to_tensor
 from aclora.core.network_files import check_pipeline
 from aclora.core.pipeline import readers_of
@@ -42,10 +43,12 @@ class ModelConfig(Config):
                 raise InputError(
                     f"watch = {self.watch!r}: must be the model's folder, {self.name}, or DVC would miss changes in it"
                 )
-        elif self.name.startswith((".", "/")) or self.name.count("/") != 1:
+        elif not re.fullmatch(REPOSITORY, self.name):
             raise InputError(f"name = {self.name!r}: no such folder, and not a hub name (owner/model)")
         elif self.revision is None:
             raise InputError(f"revision is missing: give the commit of {self.name} that is meant; a branch can move")
+        elif not is_commit(self.revision):
+            raise InputError(f"revision = {self.revision!r}: must be a commit, 7 to 40 hex digits; a branch can move")
         return self
 
 

@@ -107,6 +107,8 @@ def _interval(score, a, b):
 def styles_of(where: str) -> dict[str, Callable[[], Run]]:
     """The evaluated styles of a folder (a project's, or its `metrics`), a git revision or a DVC experiment; each is
     read when it is called for. Raises `InputError` for a name that is none of these."""
+    if not where.strip():
+        raise InputError(f"{where!r} is no folder, git revision or experiment")
     if Path(where).is_dir():
         home = Path(where) / "metrics" if (Path(where) / "metrics").is_dir() else Path(where)
         found = [f.parent for f in sorted(home.glob("*/evaluation.json"))]

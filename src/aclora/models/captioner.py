@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from aclora.core.config import Config
 from aclora.core.errors import InputError
-from aclora.core.hub import complete, loading, quieten
+from aclora.core.hub import complete, is_commit, loading, quieten
 from aclora.core.network_files import check_network, check_tokenizer, check_weights, read_object
 
 
@@ -27,9 +27,10 @@ class CaptionsConfig(Config):
             raise InputError(
                 f"watch = {self.watch!r}: must be the captioner's folder, {self.model}, or DVC would miss changes in it"
             )
-        if self.model and not Path(self.model).is_dir() and self.revision is None:
+        if self.model and not Path(self.model).is_dir() and not is_commit(self.revision or ""):
             raise InputError(
-                f"model = {self.model!r}: no such folder; for a hub name give captions.revision, its commit"
+                f"model = {self.model!r}: no such folder; for a hub name give captions.revision, its commit, "
+                f"7 to 40 hex digits (it is {self.revision!r})"
             )
         return self
 

@@ -20,7 +20,7 @@ CODE = {
     "with a NUL": b"x = 1\0",
     "that is empty": "",
     "that recurses for ever": "def f():\n    return f()\n\nf()",
-    "that prints an escape": "print('\\x1b[31mred')\nraise RuntimeError('\\x1b[31mred')",
+    "that prints an escape": "raise RuntimeError('\\x1b[31mred')",
 }
 CONSTANTS = {"evaluate.figures": "FIGURES", "method": "METHOD", "model.family": "MODEL"}
 NAMES = (
@@ -109,6 +109,7 @@ def module(knob: str, code: str | bytes):
             tree.write("params.yaml", tree.read("params.yaml") + b"\nmine:\n  own:\n    rank: 4\n")
         if knob == "evaluate.figures":
             tree.knob("evaluate.judge", "null")
+            tree.knob("evaluate.fid", "null")
             tree.knob("evaluate.watch_figures", "mine")
 
     return spoil

@@ -207,7 +207,7 @@ def knobs() -> Iterator[Case]:
         yield Case(
             f"evaluate.{knob}: the {own}",
             lambda tree, knob=knob, own=own: tree.knob(f"evaluate.{knob}", f"{MODELS}/{own}"),
-            knob,
+            rf"evaluate\.({knob}|judge)",
         )
     for knob in ("evaluate.clip", "captions.model", "model.name"):
         for value in (

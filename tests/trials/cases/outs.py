@@ -21,7 +21,6 @@ READERS = (
     (f"{ADAPTER}/adapter.json", "audit"),
     (f"{ADAPTER}/adapter.json", "generate"),
     (f"{ADAPTER}/history.jsonl", "audit"),
-    (f"{ADAPTER}/signal.json", "audit"),
     (f"{GENERATED}/prompts.jsonl", "evaluate"),
     (f"{GENERATED}/without_trigger/prompts.jsonl", "evaluate"),
 )
