@@ -130,7 +130,10 @@ def test_p_is_fixed_or_capped(tiny_folder):
     assert free == sorted(free)
     assert len(set(free)) == 3
     assert of(threshold=0.6) == ([0.6] * 3, 0.6)
-    assert of(threshold=0.6, threshold_max=0.5) == ([0.5] * 3, 0.5)
+    with pytest.raises(
+        InputError, match=r"^threshold = 0.6: must be at most threshold_max = 0.5, which would take its"
+    ):
+        of(threshold=0.6, threshold_max=0.5)
     cap = (free[0] + free[1]) / 2
     assert of(threshold_max=cap)[0] == [free[0], cap, cap]
 

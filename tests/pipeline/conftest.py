@@ -102,6 +102,14 @@ def done(tmp_path_factory) -> Project:
     return made
 
 
+@pytest.fixture(scope="module")
+def own(done, tmp_path_factory) -> Project:
+    """A copy of the finished project for the tests of one file, which leave another run behind than they found."""
+    folder = tmp_path_factory.mktemp("own") / "project"
+    shutil.copytree(done.folder, folder, symlinks=True)
+    return Project(folder)
+
+
 def _finish(folder: Path) -> None:
     """Run the pipeline in `folder`/project, with a spy on what its stages open in `folder`/spy."""
     made = copy(folder / "project")

@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from tests.conftest import ROOT
-from tests.pipeline.conftest import BYTE_CODE, Project
+from tests.pipeline.conftest import BYTE_CODE
 
 
 @pytest.fixture
@@ -22,11 +22,8 @@ def faults(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def done(done, tmp_path_factory):
-    """A copy of the finished project: these tests leave another run behind than they found."""
-    folder = tmp_path_factory.mktemp("run") / "project"
-    shutil.copytree(done.folder, folder, symlinks=True)
-    return Project(folder)
+def done(own):
+    return own
 
 
 @pytest.fixture

@@ -14,6 +14,11 @@ WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGH
 
 
 @pytest.fixture(scope="module")
+def done(own):
+    return own
+
+
+@pytest.fixture(scope="module")
 def faults(tmp_path_factory):
     """A folder for the path that holds tests/faults.py."""
     folder = tmp_path_factory.mktemp("faults")

@@ -80,6 +80,7 @@ def chains(seed: int) -> list[Chain]:
     rng, found, left = random.Random(seed), [], COUNT
     while left:
         stage = rng.choices(list(STAGES), [share for _, share, _, _ in STAGES.values()])[0]
+        stage = list(STAGES)[len(found)] if len(found) < len(STAGES) else stage  # each at least once
         kills = tuple(kill(rng) for _ in range(min(left, rng.choice((1, 2, 3, 4)))))
         left -= len(kills)
         name = f"{len(found)}: {stage}: {', '.join(map(str, kills))}"
