@@ -87,7 +87,8 @@ def one_line(case: Case, errors: Sequence[str], err: str) -> list[str]:
     """What is wrong with the error of a command that refused."""
     if case.command[0] == "dvc":  # which adds lines of its own, and finds some faults of params.yaml itself
         named = any(re.search(f"{case.says}|params.yaml", line) for line in errors)
-        return [] if named else [f"no error line matches {case.says!r}: {' | '.join(errors)[:200]}"]
+        before_any_stage = bool(errors) and not any("failed to reproduce" in line for line in errors)
+        return [] if named or before_any_stage else [f"no error line matches {case.says!r}: {' | '.join(errors)[:200]}"]
     if len(errors) != 1:
         return [f"{len(errors)} error lines: {' | '.join(errors or err.splitlines())[:200]}"]
     found = []
