@@ -247,7 +247,9 @@ def test_a_forgotten_process_file_is_no_server(toy):
     assert not list((toy.folder / ".server").glob("*.pid"))
 
 
-def test_mlflows_pages_on_a_port_of_ones_choice(toy, taken):
+def test_mlflows_pages_on_a_port_of_ones_choice_for_this_machines_pages_alone(toy, taken):
+    import httpx
+
     done = toy.run("python", "-m", "flows.server", "ui", f"--port={taken}", check=False)
     assert done.stderr == f"error: MLFLOW_PORT = {taken}: the port is in use; choose another: make ui MLFLOW_PORT=…\n"
     port = free_port()
@@ -256,6 +258,14 @@ def test_mlflows_pages_on_a_port_of_ones_choice(toy, taken):
         env=environment(),
     ):  # fmt: skip
         until(services.answers(f"http://127.0.0.1:{port}/health"), 120, "MLflow answers")
+
+        def search(**headers):
+            address = f"http://127.0.0.1:{port}/api/2.0/mlflow/experiments/search"
+            return httpx.post(address, json={"max_results": 1}, headers=headers, timeout=30).status_code
+
+        assert search() == 200
+        assert search(Host="evil.example") == 403  # a foreign name that points at this machine
+        assert search(Origin="http://evil.example") == 403
     assert (toy.folder / "log").read_text().startswith(f"http://127.0.0.1:{port}\n")
 
 
