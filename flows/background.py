@@ -4,6 +4,8 @@ import contextlib
 import errno
 import fcntl
 import json
+import os
+import secrets
 import socket
 import subprocess
 import time
@@ -19,6 +21,7 @@ from aclora.project import process
 
 HOST = "127.0.0.1"
 FOLDER = Path(".server")
+SECRET = FOLDER / "secret"
 DEADLINE = 120.0  # seconds for a server to answer
 QUIET = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
 
@@ -26,13 +29,32 @@ QUIET = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1", "MLFL
 @contextlib.contextmanager
 def alone() -> Iterator[None]:
     """One command at a time starts or stops servers from this folder. Raises `InputError` for the second."""
-    FOLDER.mkdir(exist_ok=True)
+    FOLDER.mkdir(mode=0o700, exist_ok=True)
+    FOLDER.chmod(0o700)  # logs, Prefect's database and the password are nobody else's
     with (FOLDER / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InputError("another `make server` or `make server-stop` is at work here: wait for it") from None
         yield
+
+
+def password() -> str:
+    """The user and password that this installation's Prefect asks for, made at the first start: `SECRET` holds them."""
+    if not SECRET.exists():
+        part = SECRET.with_name(f".{SECRET.name}.{os.getpid()}.part")
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
+            out.write(f"aclora:{secrets.token_urlsafe(24)}")
+        part.replace(SECRET)
+    return SECRET.read_text(encoding="utf-8").strip()
+
+
+def of_this_folder() -> dict[str, str]:
+    """The environment by which Prefect's clients find the server that was started here; empty without one."""
+    if not (FOLDER / "api").exists():
+        return {}
+    found = {"PREFECT_API_URL": (FOLDER / "api").read_text(encoding="utf-8")}
+    return found | ({"PREFECT_API_AUTH_STRING": password()} if SECRET.exists() else {})
 
 
 @contextlib.contextmanager

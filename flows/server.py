@@ -1,16 +1,19 @@
 """`python -m flows.server start|stop|deploy|ui`: Prefect's server, MLflow and workers on this machine's loopback."""
 
 import argparse
+import contextlib
 import os
 import sys
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 from aclora.core import startup
 from aclora.core.errors import InputError
 from aclora.core.failures import one_line
 from flows import background
-from flows.background import DEADLINE, FOLDER, HOST, QUIET
+from flows.background import DEADLINE, FOLDER, HOST, QUIET, SECRET
 from flows.deployments import POOL, SILENCE, deploy, retry_crashed
 
 
@@ -86,17 +89,25 @@ def start(prefect_port: int | None, mlflow_port: int | None, workers: int, silen
         _wait_for({f"{POOL}-{i}" for i in range(workers)})
         retry_crashed()
         (FOLDER / "api").write_text(os.environ["PREFECT_API_URL"], encoding="utf-8")
-    print(f"Prefect   {prefect}")
+    print(f"Prefect   {prefect}; its pages ask for the password, `cat {SECRET}` shows it")
     print(f"MLflow    {tracking}")
     print(f"workers   {', '.join(f'{POOL}-{i} (GPU {gpus[i]})' for i in range(workers))}; logs in {FOLDER}/")
     print("a run     python -m flows.start style")
-    print(f"prefect's own commands:  export PREFECT_API_URL={prefect}/api")
+    print(f'prefect\'s own commands:  export PREFECT_API_URL={prefect}/api PREFECT_API_AUTH_STRING="$(cat {SECRET})"')
 
 
 def _start_prefect(port: int, begun: list[str]) -> str:
-    """Prefect's server, and the environment in which its commands and workers find it; its address."""
-    address = f"http://{HOST}:{port}"
+    """Prefect's server, and the environment in which its commands and workers find it; its address.
+
+    Whoever reaches its API runs commands on the workers, so it asks for the installation's password, and tells a
+    browser that pages of other origins may not ask. Raises `InputError` where one runs that does not.
+    """
+    address, password = f"http://{HOST}:{port}", background.password()
     os.environ |= QUIET | {
+        "PREFECT_API_AUTH_STRING": password,
+        "PREFECT_SERVER_API_AUTH_STRING": password,
+        "PREFECT_SERVER_API_CSRF_PROTECTION_ENABLED": "true",
+        "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": f"{address},http://localhost:{port}",
         "PREFECT_API_URL": f"{address}/api",
         "PREFECT_HOME": str(FOLDER.absolute() / "prefect"),
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
@@ -104,6 +115,8 @@ def _start_prefect(port: int, begun: list[str]) -> str:
     }
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port)]
     background.serve("prefect", command, port, f"{address}/api/health", begun)
+    with contextlib.suppress(urllib.error.HTTPError), urllib.request.urlopen(f"{address}/api/admin/version"):
+        raise InputError(f"Prefect at {address} asks for no password: `make server-stop`, then `make server`")
     return address
 
 

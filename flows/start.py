@@ -6,7 +6,7 @@ import os
 import sys
 
 from aclora.core.errors import InputError, did_you_mean
-from flows.background import FOLDER, QUIET
+from flows.background import QUIET, of_this_folder
 
 FLOWS = ("style", "retrain", "sweep", "team")
 
@@ -23,8 +23,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--watch", action="store_true", help="wait until it ends")
     args = parser.parse_args(argv)
     os.environ |= {k: v for k, v in QUIET.items() if k not in os.environ}
-    if "PREFECT_API_URL" not in os.environ and (FOLDER / "api").exists():
-        os.environ["PREFECT_API_URL"] = (FOLDER / "api").read_text(encoding="utf-8")
+    if "PREFECT_API_URL" not in os.environ:
+        os.environ |= of_this_folder()
     try:
         if "PREFECT_API_URL" not in os.environ:
             raise InputError("no Prefect server is known: `make server` here, or set PREFECT_API_URL")

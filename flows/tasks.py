@@ -122,9 +122,9 @@ def _busy(lines):
 @task(cache_policy=NO_CACHE, persist_result=False, task_run_name="fetch")
 def fetch() -> None:
     """Get the pictures that git knows by their .dvc files alone. Raises `InputError` if the remote lacks them."""
-    files = git.run("ls-files", "*.dvc", "**/*.dvc").split()
+    files = git.run("ls-files", "-z", "*.dvc", "**/*.dvc").split("\0")[:-1]
     if files:
-        status, lines = dvc.run("pull", *files, log=get_run_logger().info)
+        status, lines = dvc.run("pull", "--", *files, log=get_run_logger().info)
         if status:
             raise InputError(f"dvc pull: {process.reason(lines)}")
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -49,6 +50,8 @@ def check_out(commit: str) -> None:
 
     Raises `InputError` for a commit that no remote has.
     """
+    if not re.fullmatch(r"[0-9a-f]{7,64}", commit):  # a run's parameter, which anyone with the password may set
+        raise InputError(f"commit = {commit!r}: must be a commit's digest")
     git.run("fetch", "--quiet", "--all")
     git.run("checkout", "--quiet", "--force", "--detach", commit)
     if not git.run("ls-files", LOCK):

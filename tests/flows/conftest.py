@@ -221,14 +221,29 @@ class Site:
         output = self.project.run("python", "-m", "flows.start", flow, *parameters).stdout
         return output.split("/runs/flow-run/")[1].split()[0]
 
-    def get(self, path: str, **body) -> dict | list:
-        """Ask Prefect's REST API."""
+    @property
+    def password(self) -> str:
+        return (self.folder / ".server/secret").read_text()
+
+    @property
+    def access(self) -> dict[str, str]:
+        """The environment in which Prefect's own commands may ask it."""
+        return {"PREFECT_API_URL": self.api, "PREFECT_API_AUTH_STRING": self.password}
+
+    def ask(self, method: str, path: str, body: object = None):
+        """Ask Prefect's REST API with the password, and with the token that it wants for a change."""
         import httpx
 
-        method = "POST" if path.endswith("filter") else "GET"
-        answer = httpx.request(method, f"{self.api}/{path}", json=body or None, timeout=30)
+        with httpx.Client(base_url=self.api, auth=tuple(self.password.split(":")), timeout=30) as client:
+            token = client.get("/csrf-token", params={"client": "tests"}).json()["token"]
+            headers = {"Prefect-Csrf-Token": token, "Prefect-Csrf-Client": "tests"}
+            answer = client.request(method, f"/{path}", json=body, headers=headers)
         answer.raise_for_status()
-        return answer.json()
+        return answer
+
+    def get(self, path: str, **body) -> dict | list:
+        """What Prefect's REST API answers."""
+        return self.ask("POST" if path.endswith("filter") else "GET", path, body or None).json()
 
     def state(self, run: str) -> dict:
         """A flow run's state."""
@@ -270,7 +285,8 @@ def toy(tmp_path, monkeypatch) -> Toy:
 @pytest.fixture
 def prefect(site):
     """Flows called in this process report to the site's server."""
-    from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
-    with temporary_settings({PREFECT_API_URL: site.api, PREFECT_HOME: site.folder / ".server/prefect"}):
+    home = site.folder / ".server/prefect"
+    with temporary_settings({PREFECT_API_URL: site.api, PREFECT_API_AUTH_STRING: site.password, PREFECT_HOME: home}):
         yield site

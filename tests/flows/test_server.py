@@ -49,7 +49,7 @@ def test_pools_flows_schedules_and_automations_are_deployed(site):
 def test_a_teams_deployment_is_made_where_it_is_asked_for(site):
     asked = site.project.run("python", "-m", "flows.start", "team", check=False)
     assert asked.stderr.endswith(": `python -m flows.server deploy` deploys it\n")
-    site.project.run("python", "-m", "flows.server", "deploy", env={"PREFECT_API_URL": site.api})
+    site.project.run("python", "-m", "flows.server", "deploy", env=site.access)
     for _ in range(2):
         found = {d["name"]: d for d in site.get("deployments/filter")}
         assert set(found) == {"style", "retrain", "sweep", "team"}
@@ -61,10 +61,8 @@ def test_a_teams_deployment_is_made_where_it_is_asked_for(site):
 def test_a_schedule_creates_runs(site):
     """Prefect beside a newer SQLAlchemy accepts schedules and does nothing."""
     deployment = next(d for d in site.get("deployments/filter") if d["name"] == "style")
-    import httpx
-
     schedule = {"schedule": {"interval": 3600}, "active": True}
-    made = httpx.post(f"{site.api}/deployments/{deployment['id']}/schedules", json=[schedule]).json()[0]
+    made = site.ask("POST", f"deployments/{deployment['id']}/schedules", [schedule]).json()[0]
     try:
 
         def scheduled():
@@ -73,7 +71,7 @@ def test_a_schedule_creates_runs(site):
 
         assert until(scheduled, 90, "a scheduled run")[0]["state"]["type"] == "SCHEDULED"
     finally:
-        httpx.delete(f"{site.api}/deployments/{deployment['id']}/schedules/{made['id']}")
+        site.ask("DELETE", f"deployments/{deployment['id']}/schedules/{made['id']}")
 
 
 @pytest.mark.slow
@@ -109,7 +107,7 @@ def test_a_killed_worker_leaves_nothing_behind_and_the_run_is_started_again(long
 def test_a_cancelled_run_ends_within_fifteen_seconds(long):
     run = long.launch("style", 'styles=["oil"]')
     until(lambda: training(long), 120, "the training")
-    done = long.project.run("prefect", "flow-run", "cancel", run, env={"PREFECT_API_URL": long.api})
+    done = long.project.run("prefect", "flow-run", "cancel", run, env=long.access)
     assert "scheduled for" in done.stdout
     none_left(long.folder, "train-aclora.py", "dvc")
     assert long.ended(run)["type"] == "CANCELLED"
@@ -249,7 +247,9 @@ def test_a_forgotten_process_file_is_no_server(toy):
     assert not list((toy.folder / ".server").glob("*.pid"))
 
 
-def test_mlflows_pages_on_a_port_of_ones_choice(toy, taken):
+def test_mlflows_pages_on_a_port_of_ones_choice_for_this_machines_pages_alone(toy, taken):
+    import httpx
+
     done = toy.run("python", "-m", "flows.server", "ui", f"--port={taken}", check=False)
     assert done.stderr == f"error: MLFLOW_PORT = {taken}: the port is in use; choose another: make ui MLFLOW_PORT=…\n"
     port = free_port()
@@ -258,6 +258,14 @@ def test_mlflows_pages_on_a_port_of_ones_choice(toy, taken):
         env=environment(),
     ):  # fmt: skip
         until(services.answers(f"http://127.0.0.1:{port}/health"), 120, "MLflow answers")
+
+        def search(**headers):
+            address = f"http://127.0.0.1:{port}/api/2.0/mlflow/experiments/search"
+            return httpx.post(address, json={"max_results": 1}, headers=headers, timeout=30).status_code
+
+        assert search() == 200
+        assert search(Host="evil.example") == 403  # a foreign name that points at this machine
+        assert search(Origin="http://evil.example") == 403
     assert (toy.folder / "log").read_text().startswith(f"http://127.0.0.1:{port}\n")
 
 

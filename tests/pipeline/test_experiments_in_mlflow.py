@@ -161,7 +161,7 @@ def test_an_experiment_can_be_reproduced_and_a_method_that_trains_nothing_is_a_r
         assert found[f"{STYLE} nothing"].data.metrics["kid"] == found[f"{STYLE} nothing"].data.metrics["base_kid"]
         zero = found[f"{STYLE} zero"].info.run_id
     assert project.run("dvc", "exp", "remove", "zero").returncode == 0
-    again = project.run("aclora", "reproduce", zero)
+    again = project.run("aclora", "reproduce", zero, "--yes")
     assert again.returncode == 0, again.stdout + again.stderr
     assert "identical: the adapter's digest" in again.stdout
 

@@ -54,7 +54,7 @@ def untouched(clone):
 
 
 def test_the_recorded_adapter_is_reproduced(clone):
-    done = clone.run("aclora", "reproduce", f"{STYLE}@champion")
+    done = clone.run("aclora", "reproduce", f"{STYLE}@champion", "--yes")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "with uncommitted changes" in done.stdout  # the small parameters
     assert "\nidentical: the adapter's digest is " in done.stdout
@@ -69,7 +69,7 @@ def test_a_different_adapter_is_reported_and_the_tree_can_be_kept(clone, origin,
         client.set_tag(run.info.run_id, "aclora.adapter", "0" * 64)
     try:
         kept = clone.folder.parent / "kept"
-        done = clone.run("aclora", "reproduce", run.data.tags["aclora.fingerprint"][:8], "--into", str(kept))
+        done = clone.run("aclora", "reproduce", run.data.tags["aclora.fingerprint"][:8], "--yes", "--into", str(kept))
     finally:
         with store.connected() as client:
             client.set_tag(run.info.run_id, "aclora.adapter", recorded)
@@ -81,7 +81,7 @@ def test_a_different_adapter_is_reported_and_the_tree_can_be_kept(clone, origin,
 
 def test_errors_are_one_line_and_leave_nothing_behind(clone, origin):
     def refused(*args):
-        done = clone.run("aclora", "reproduce", *args)
+        done = clone.run("aclora", "reproduce", "--yes", *args)
         assert done.returncode == 2
         assert done.stderr.count("\n") == 1, done.stderr
         untouched(clone)
@@ -103,5 +103,5 @@ def test_errors_are_one_line_and_leave_nothing_behind(clone, origin):
     empty.folder.mkdir()
     empty.run("git", "init", "-q")
     code = {"PYTHONPATH": str(origin.folder / "src")}
-    done = empty.run("aclora", "reproduce", f"{STYLE}@champion", env=code)
+    done = empty.run("aclora", "reproduce", f"{STYLE}@champion", "--yes", env=code)
     assert "is not in this repository: `git fetch` it" in done.stderr

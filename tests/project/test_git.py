@@ -73,3 +73,9 @@ def test_experiments_of_all_commits_and_of_one(clone):
     assert git.experiments() == {"bold-fish": second, "lazy-cat": second}
     assert git.experiments(of=first) == {"bold-fish": second}
     assert git.Experiment("lazy-cat", second, second) in git.all_experiments()
+
+
+def test_what_begins_with_a_dash_is_an_option_and_no_name(clone):
+    assert git.commit_of("HEAD") == git.run("rev-parse", "HEAD").strip()
+    for name in ("--help", "-x", "--exec=touch owned", "nowhere"):
+        assert git.commit_of(name) is None

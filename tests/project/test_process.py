@@ -94,3 +94,21 @@ def test_an_exception_ends_the_children_of_other_threads_and_prevents_more():
 )
 def test_the_reason_of_a_failure(lines, reason):
     assert process.reason(lines) == reason
+
+
+def test_a_child_can_go_without_keys_and_tokens(monkeypatch):
+    secrets = (
+        "AWS_SECRET_ACCESS_KEY",
+        "HF_TOKEN",
+        "MLFLOW_TRACKING_PASSWORD",
+        "PREFECT_API_AUTH_STRING",
+        "GITHUB_TOKEN",
+    )
+    kept = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "HF_HOME", "HOME", "PYTHONPYCACHEPREFIX", "LC_ALL")
+    for name in (*secrets, *kept, "ANYTHING"):
+        monkeypatch.setenv(name, "hunter2")
+    command = [sys.executable, "-c", "import os; print(*os.environ)"]
+    _, lines = process.run(command, log=lambda line: None, env=process.without_secrets() | {"ANYTHING": "of its own"})
+    seen = set(lines[0].split())
+    assert not seen & set(secrets)
+    assert {*kept, "PATH", "ANYTHING"} <= seen

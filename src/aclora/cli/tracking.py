@@ -87,11 +87,16 @@ def reproduce(
     into: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Keep the work tree there; otherwise it is removed.")
     ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask: you trust who wrote the run to MLflow.")] = False,
 ) -> None:
     """Train a run from MLflow again and compare the adapters.
 
-    The work is done apart from your files. The exit status is 0 if the adapters are identical and 1 if not.
+    It shows the commit and the changes that MLflow holds, and asks: they are code that runs as you. The work is done
+    apart from your files. The exit status is 0 if the adapters are identical and 1 if not.
     """
     from aclora.tracking.reproduce import reproduce as train_again
 
-    raise typer.Exit(0 if train_again(run, into) else 1)
+    def agree() -> bool:
+        return yes or (sys.stdin.isatty() and typer.confirm("Run this code here?"))
+
+    raise typer.Exit(0 if train_again(run, into, agree) else 1)

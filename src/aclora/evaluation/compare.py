@@ -147,10 +147,9 @@ def _read(text, folder):
 
 def _commit(where):
     """The commit of a git revision or a DVC experiment."""
-    try:
-        return git.run("rev-parse", "--verify", "--quiet", f"{where}^{{commit}}").strip()
-    except InputError:
-        named = git.experiments()
-        if where in named:
-            return named[where]
+    if commit := git.commit_of(where):
+        return commit
+    named = git.experiments()
+    if where in named:
+        return named[where]
     raise InputError(f"{where!r} is no folder, git revision or experiment; experiments: {did_you_mean(where, named)}")

@@ -11,7 +11,7 @@ from aclora.project import dvc, git, process
 
 
 @contextlib.contextmanager
-def work_tree(here: Path, commit: str, top: Path, patch: bytes | None = None, keep: bool = False) -> Iterator[Path]:
+def work_tree(here: Path, commit: str, top: Path, keep: bool = False) -> Iterator[Path]:
     """The project in the folder `here` as it was at a commit, checked out at `top`, a new or empty folder.
 
     Yields the project's folder in it, which knows this clone's DVC remotes and cache. Unless `keep`, it is removed.
@@ -19,8 +19,6 @@ def work_tree(here: Path, commit: str, top: Path, patch: bytes | None = None, ke
     prefix = git.run("rev-parse", "--show-prefix", folder=here).strip()
     git.run("worktree", "add", "--quiet", "--detach", str(top), commit, folder=here, config=git.NO_HOOKS)
     try:
-        if patch:
-            git.run("apply", "--whitespace=nowarn", "-", folder=top, stdin=patch)
         tree = top / prefix
         _share_data(here, tree)
         yield tree
@@ -49,13 +47,13 @@ def fetch(here: Path, tree: Path, deps: Iterable[str], outs: Iterable[str] = ())
         return [path for path in wanted if not (tree / path).exists()]
 
     if missing():
-        dvc.run("checkout", *missing(), log=lambda line: None, folder=tree)
+        dvc.run("checkout", "--", *missing(), log=lambda line: None, folder=tree)
     if not (left := missing()):
         return
     with dvc.opened(tree) as repo:
         has_remote = bool(repo.config["remote"])
     status, lines = (
-        dvc.run("pull", *left, log=lambda line: None, folder=tree)
+        dvc.run("pull", "--", *left, log=lambda line: None, folder=tree)
         if has_remote
         else (1, ["there is no DVC remote to fetch it from: `dvc remote add`"])
     )

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +97,7 @@ def run(
     log: Callable[[str], None] | None,
     tick: Callable[[], None] | None = None,
     folder: Path = Path("."),
-    env: dict[str, str] | None = None,
+    env: Mapping[str, str | None] | None = None,
     echo: Callable[[bytes], None] | None = None,
 ) -> tuple[int, list[str]]:
     """Run dvc by `process.run`, which says what `log`, `tick`, `env` and `echo` do; exit status and lines of output.

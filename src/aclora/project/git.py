@@ -44,6 +44,16 @@ def run_bytes(
     return done.stdout
 
 
+def commit_of(name: str) -> str | None:
+    """The commit that a name means to git; None where it means none. What begins with a dash is an option, no name."""
+    if name.startswith("-"):
+        return None
+    try:
+        return run("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}").strip()
+    except InputError:
+        return None
+
+
 @dataclass(frozen=True)
 class Experiment:
     """An experiment of DVC's: its name, its commit, and the commit that it changes."""

@@ -4,13 +4,14 @@ from aclora.core.stage import die_with_parent
 
 import contextlib
 import os
+import re
 import select
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -20,6 +21,19 @@ GRACE = 8.0  # seconds that a child has to end itself before it is killed
 PATIENCE = 4.0  # seconds that a child has after Ctrl-C, which it got too, before it is told to end
 STOPPED = threading.Event()
 ORPHANED = threading.Event()
+
+
+# What a command needs of its caller's environment: where things are, how threads and GPUs are used. No key, no token.
+HARMLESS = re.compile(
+    r"PATH|HOME|USER|LOGNAME|SHELL|LANG|LANGUAGE|TZ|TERM|COLUMNS|TMPDIR|TEMP|TMP|VIRTUAL_ENV|PWD"
+    r"|(LC|LD|PYTHON|XDG|CUDA|NVIDIA|CUBLAS|OMP|MKL|OPENBLAS|MALLOC|PYTORCH|ACLORA)_?[A-Z0-9_]*"
+    r"|HF_HOME|HF_HUB_CACHE|HF_HUB_OFFLINE|DVC_SITE_CACHE_DIR"
+)
+
+
+def without_secrets() -> dict[str, None]:
+    """For `env` of `run`: all of this process's environment removed that is not known to be harmless."""
+    return {name: None for name in os.environ if not HARMLESS.fullmatch(name)}
 
 
 def environment() -> dict[str, str]:
@@ -33,16 +47,16 @@ def run(
     log: Callable[[str], None] | None,
     tick: Callable[[], None] | None = None,
     folder: Path = Path("."),
-    env: dict[str, str] | None = None,
+    env: Mapping[str, str | None] | None = None,
     echo: Callable[[bytes], None] | None = None,
 ) -> tuple[int, list[str]]:
     """Run a command in `folder`; its exit status and the lines of its output and errors.
 
     Each line goes to `log` as it arrives, of a progress bar its last state; `echo` gets the bytes themselves, bars
     included. Without `log` the output goes where this process's own goes, and no lines are returned. `tick` is called
-    every 2 seconds while there is a `log`. `env` is added to `environment()`. Whatever ends this function, including
-    the exception of a cancelled run, also ends the command and everything that it started; after Ctrl-C, which reaches
-    them too, they have 4 seconds to end by themselves.
+    every 2 seconds while there is a `log`. `env` is added to `environment()`, None removes. Whatever ends this
+    function, including the exception of a cancelled run, also ends the command and everything that it started; after
+    Ctrl-C, which reaches them too, they have 4 seconds to end by themselves.
     """
     _raise_if_ending(command)
     lines = []
@@ -60,7 +74,7 @@ def run(
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE if log else None,
         stderr=subprocess.STDOUT if log else None,
-        env=environment() | (env or {}),
+        env={name: value for name, value in (environment() | dict(env or {})).items() if value is not None},
         preexec_fn=die_with_parent,
     ) as child:
         try:

@@ -29,6 +29,8 @@ def write(revisions: list[str], folder: Path) -> Path:
 
     Returns the page. Raises `InputError` with DVC's reason where it cannot draw them.
     """
+    if dashed := [revision for revision in revisions if revision.startswith("-")]:
+        raise InputError(f"{dashed[0]!r} is no git revision and no experiment")
     import vl_convert
 
     with tempfile.TemporaryDirectory() as scratch:

@@ -49,12 +49,11 @@ def experiments(names: Iterable[str] = ()) -> list[Revision]:
 
 def revision(name: str) -> Revision:
     """The revision of git's, or the experiment, that `name` means. Raises `InputError` if it means none."""
-    try:
-        commit = git.run("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}").strip()
-    except InputError:
+    commit = git.commit_of(name)
+    if commit is None:
         known = {found.name: found for found in experiments()}
         if name not in known:
-            raise InputError(f"{name!r} is no git revision and no experiment") from None
+            raise InputError(f"{name!r} is no git revision and no experiment")
         return known[name]
     return next((found for found in experiments() if found.commit == commit), Revision(name, commit))
 
