@@ -11,7 +11,7 @@ PREFECT_PORT ?=
 MLFLOW_PORT ?=
 WORKERS ?= 1
 
-.PHONY: repro check test test-slow trials lint docs ui miniature miniature-card bench server server-stop tools
+.PHONY: repro check test test-slow trials lint docs ui miniature miniature-card bench server server-stop lock audit tools
 
 repro: $(READY)
 	@aclora run
@@ -81,6 +81,26 @@ server: $(READY)
 server-stop: $(READY)
 	@python -m flows.server stop
 
+# The pins of requirements.lock as they are, each with the hashes of all files that the index has of it, and of the CPU
+# build that PyTorch's own index has for Linux and Python 3.11. To change a version, edit its line first.
+TORCH_CPU := sha256:6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b
+LOCK_TOOL := .cache/lock
+lock:
+	@test -x $(LOCK_TOOL)/bin/uv || { $(PYTHON) -m venv $(LOCK_TOOL) && $(LOCK_TOOL)/bin/pip install -q uv; }
+	grep -oE '^[a-z0-9-]+==[^ ]+' requirements.lock > .cache/pins.txt
+	$(LOCK_TOOL)/bin/uv pip compile -q --no-deps --generate-hashes --python-version 3.11.7 --no-header --no-annotate \
+	  .cache/pins.txt -o .cache/requirements.lock
+	sed -i 's/^torch==.*/&\n    --hash=$(TORCH_CPU) \\/' .cache/requirements.lock
+	mv .cache/requirements.lock requirements.lock
+
+# Known vulnerabilities of the locked packages, by pip-audit, which asks a server on the internet.
+AUDIT_TOOL := .cache/audit
+audit:
+	@test -x $(AUDIT_TOOL)/bin/pip-audit || { $(PYTHON) -m venv $(AUDIT_TOOL) && $(AUDIT_TOOL)/bin/pip install -q pip-audit; } \
+	  || { echo "pip-audit cannot be installed here: no package was looked up"; exit 1; }
+	@$(AUDIT_TOOL)/bin/pip-audit --progress-spinner off --disable-pip --require-hashes -r requirements.lock || { \
+	  echo "make audit: vulnerabilities are listed above; if a server could not be reached, nothing was looked up"; exit 1; }
+
 tools:
 	@command -v git >/dev/null || { echo "git is missing: install it (Debian: apt install git)"; exit 1; }
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing: install Python 3.11 or newer"; exit 1; }
@@ -92,6 +112,7 @@ tools:
 $(READY): requirements.lock pyproject.toml | tools
 	@echo "Installing the locked packages into $(VENV): about two minutes, once."
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install -q --disable-pip-version-check --no-deps --no-compile -r requirements.lock
+	$(VENV)/bin/python -m pip install -q --disable-pip-version-check --no-deps --no-compile --require-hashes \
+	  -r requirements.lock
 	$(VENV)/bin/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@

@@ -2,12 +2,14 @@
 
     python -m docs.generate
 
-params.schema.json lets editors complete and check params.yaml. docs/reference has every knob (knobs.md) and every
-command (commands.md).
+params.schema.json lets editors complete and check params.yaml. docs/reference has every knob (knobs.md), every command
+(commands.md) and the licence of every locked package (licences.md).
 """
 
 import json
+import re
 import textwrap
+from importlib.metadata import metadata
 from pathlib import Path
 
 from aclora.check.sections import SECTIONS, methods
@@ -21,6 +23,9 @@ PARAMS = ROOT / params.FILE
 SCHEMA = ROOT / params.SCHEMA
 KNOBS = ROOT / "docs/reference/knobs.md"
 COMMANDS = ROOT / "docs/reference/commands.md"
+LICENCES = ROOT / "docs/reference/licences.md"
+# Packages whose own metadata names no licence, and what their LICENSE file is.
+UNNAMED = {"huey": "MIT", "skops": "MIT"}
 
 
 def questions(text: str) -> dict[str, str]:
@@ -126,6 +131,35 @@ def knobs(file: Path = PARAMS) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
+def licences() -> str:
+    """Every package of requirements.lock with its version and licence, as its metadata says."""
+    pins = re.findall(r"^([a-z0-9-]+)==(\S+)", (ROOT / "requirements.lock").read_text(encoding="utf-8"), re.M)
+    lines = [
+        "# Licences",
+        "",
+        *wrapped(
+            "What `requirements.lock` installs, each with the licence that the package's metadata names. None of it "
+            "is in this repository; `NOTICE` there says more of those that ask for more than a notice."
+        ),
+        "",
+        "*Generated from the installed packages: `python -m docs.generate`.*",
+        "",
+        "| package | version | licence |",
+        "|---|---|---|",
+        *(f"| {name} | {version} | {licence(name)} |" for name, version in pins),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def licence(name: str) -> str:
+    """A package's licence: its SPDX expression, else its classifiers, else the first line of its licence's text."""
+    about = metadata(name)
+    kinds = [c.rpartition("::")[2].strip() for c in about.get_all("Classifier") or [] if c.startswith("License ::")]
+    classified = " / ".join(kind for kind in kinds if kind != "OSI Approved")
+    text = next(iter((about.get("License") or "").strip().splitlines()), "")[:80]
+    return about.get("License-Expression") or classified or text or UNNAMED[name]
+
+
 def wrapped(*paragraphs: str, indent: str = "") -> list[str]:
     """Lines of at most 112 characters; all but the first line are indented. Two spaces at an end break the line."""
     out = []
@@ -146,6 +180,7 @@ FILES = {
     SCHEMA: lambda: json.dumps(schema(), indent=2, ensure_ascii=False) + "\n",
     KNOBS: knobs,
     COMMANDS: commands_page,
+    LICENCES: licences,
 }
 
 

@@ -1,6 +1,7 @@
 """Tiny models of the real classes with random weights, and small helpers."""
 
 import os
+import re
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing here may wait for a network
 
@@ -11,6 +12,12 @@ import torch
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
+
+
+def locked() -> dict[str, str]:
+    """The version of every package in requirements.lock."""
+    text = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    return dict(re.findall(r"^([a-z0-9-]+)==(\S+)", text, re.M))
 
 
 def section(name: str, into: type, /, **changes):

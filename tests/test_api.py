@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 
 import aclora
 from aclora.core.errors import InputError
-from tests.conftest import ROOT
+from tests.conftest import ROOT, locked
 
 PUBLIC = ["compare", "export_lora", "read_lora", "restart", "restart_peft"]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -97,7 +97,7 @@ def test_types_are_shipped():
 
 
 def test_the_lock_satisfies_every_requirement():
-    lock = dict(line.split("==") for line in (ROOT / "requirements.lock").read_text(encoding="utf-8").split())
+    lock = locked()
     extras = PROJECT["optional-dependencies"]
     wanted = [Requirement(line) for line in [*PROJECT["dependencies"], *(r for e in extras.values() for r in e)]]
     own = [r for r in wanted if r.name == "aclora"]

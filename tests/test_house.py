@@ -1,6 +1,7 @@
 """Who may import whom, and that every stage declares all the code it runs (DVC does not follow imports)."""
 
 import ast
+import itertools
 import re
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, locked
 
 SRC = ROOT / "src"
 LIBRARY = SRC / "aclora"
@@ -246,11 +247,22 @@ def test_every_stage_has_its_file_and_says_what_it_does():
 
 
 def test_torch_is_pinned_and_torchvision_is_out():
-    lock = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
-    names = {line.split("==")[0] for line in lock}
-    assert "torch==2.13.0" in lock
-    assert not names & {"torchvision", "torch-fidelity", "pytorch-fid", "clean-fid", "image-reward"}
-    assert all(re.fullmatch(r"[a-z0-9-]+==[^ ]+", line) for line in lock)
+    lock = locked()
+    assert lock["torch"] == "2.13.0"
+    assert not lock.keys() & {"torchvision", "torch-fidelity", "pytorch-fid", "clean-fid", "image-reward"}
+
+
+def test_every_package_of_the_lock_is_known_by_its_hashes():
+    lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    pins = [number for number, line in enumerate(lines) if not line.startswith(" ")]
+    assert len(pins) == len(locked())
+    for start, end in itertools.pairwise([*pins, len(lines)]):
+        assert re.fullmatch(r"[a-z0-9-]+==[^ ]+ \\", lines[start])
+        assert end - start > 1
+        for line in lines[start + 1 : end]:
+            assert re.fullmatch(r"    --hash=sha256:[0-9a-f]{64}( \\)?", line)
+    cpu = re.search(r"^TORCH_CPU := (\S+)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
+    assert f"    --hash={cpu[1]} \\" in lines  # several builds of one version: with CUDA from PyPI, without from here
 
 
 def test_files_are_read_in_one_sitting():
