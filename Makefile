@@ -98,8 +98,8 @@ AUDIT_TOOL := .cache/audit
 audit:
 	@test -x $(AUDIT_TOOL)/bin/pip-audit || { $(PYTHON) -m venv $(AUDIT_TOOL) && $(AUDIT_TOOL)/bin/pip install -q pip-audit; } \
 	  || { echo "pip-audit cannot be installed here: no package was looked up"; exit 1; }
-	@$(AUDIT_TOOL)/bin/pip-audit --progress-spinner off --disable-pip --require-hashes -r requirements.lock || { \
-	  echo "make audit: vulnerabilities are listed above; if a server could not be reached, nothing was looked up"; exit 1; }
+	@$(AUDIT_TOOL)/bin/pip-audit --strict --progress-spinner off --disable-pip --require-hashes -r requirements.lock || { \
+	  echo "make audit: see above; where a server was not reached or does not know a package, nothing was looked up"; exit 1; }
 
 tools:
 	@command -v git >/dev/null || { echo "git is missing: install it (Debian: apt install git)"; exit 1; }
