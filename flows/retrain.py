@@ -1,6 +1,7 @@
 """`retrain`: fetch, run the styles whose inputs changed, and make the new adapter champion where it wins."""
 
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -91,7 +92,7 @@ def _page(names, changed, verdicts, links):
             continue
         outcome = "The new one is champion" if verdict.promote else "The champion stays"
         link = f" ({tasks.link(links[name])})" if name in links else ""
-        lines += [f"**{outcome}**{link}: {verdict.why}.", ""]
+        lines += [f"**{outcome}**{link}: {_literal(verdict.why)}.", ""]
         if verdict.figures:
             lines += ["| figure | new | champion | difference, 95 % interval | |", "|---|---|---|---|---|"]
             lines += [
@@ -100,3 +101,8 @@ def _page(names, changed, verdicts, links):
             ]
             lines.append("")
     return "\n".join(lines)
+
+
+def _literal(text):
+    """Text from files and servers as Markdown shows it: no link, no HTML."""
+    return re.sub(r"([\\`*_\[\]()<>#|!&~])", r"\\\1", " ".join(text.split()))

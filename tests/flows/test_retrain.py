@@ -75,3 +75,14 @@ def test_pictures_that_others_pushed_are_fetched(toy, flow):
 
 def test_a_margin_out_of_range_is_an_error(flow):
     assert flow(margin=2)[0].message == "margin = 2.0: must be between 0 and 1"
+
+
+def test_what_a_server_says_is_no_markup_of_the_page():
+    from aclora.evaluation.champion import Verdict
+    from flows.retrain import _page
+
+    hostile = "prompt '<img src=x onerror=alert(1)> [here](javascript:alert(1)) | **x**'\n# title"
+    page = _page(["oil"], {"oil"}, {"oil": Verdict(False, hostile, [])}, {})
+    assert "<img" not in page.replace(r"\<img", "")
+    assert "](" not in page.replace(r"\](", "").replace(r"]\(", "")
+    assert "\n# title" not in page

@@ -55,6 +55,26 @@ def test_a_browser_draws_loss_i_and_p_of_each_style_and_revision(page):
     assert 'class="mark-line' in shown
 
 
+def test_what_files_and_branches_say_is_no_code_of_the_page(project, tmp_path):
+    branch = "x<img/src=q/onerror=document.title='owned'></script><script>document.title='owned'</script>"
+    history = project.folder / "metrics/watercolor/loss.csv"
+    before = history.read_text()
+    history.write_text(before.replace("\n2,", "\n2</script><script>document.title='owned'</script>,"))
+    assert project.run("git", "branch", branch).returncode == 0
+    try:
+        assert project.run("aclora", "plots", branch, "--out", str(tmp_path)).returncode == 0
+    finally:
+        history.write_text(before)
+    page = tmp_path / "index.html"
+    assert "document.title='owned'" in page.read_text(encoding="utf-8")
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=10000", "--dump-dom"]
+    shown = subprocess.run(
+        [needed_browser(), *flags, page.as_uri()], capture_output=True, text=True, timeout=120
+    ).stdout
+    assert "<title>aclora: plots</title>" in shown
+    assert 'class="mark-line' in shown
+
+
 def test_an_unknown_revision_is_said(done):
     failed = done.run("aclora", "plots", "nowhere")
     assert failed.returncode == 1

@@ -1,5 +1,6 @@
 """DVC's plots as one HTML page that needs no network. DVC's own page loads Vega from a server and is blank without."""
 
+import re
 import tempfile
 from pathlib import Path
 
@@ -40,4 +41,11 @@ def write(revisions: list[str], folder: Path) -> Path:
         status, lines = dvc.run("plots", "diff", *revisions, *options, log=lambda line: None)
     if status:
         raise InputError(f"dvc plots diff {' '.join(revisions)}: {process.reason(lines)}")
-    return folder / "index.html"
+    page = folder / "index.html"
+    page.write_text(_escaped(page.read_text(encoding="utf-8")), encoding="utf-8")
+    return page
+
+
+def _escaped(page):
+    """DVC writes values and names of revisions into a script as they are: `</script>` in one would end it."""
+    return re.sub(r"(?m)^( *var spec = )(.*)$", lambda line: line[1] + line[2].replace("<", r"\u003c"), page)
