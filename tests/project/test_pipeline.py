@@ -211,6 +211,20 @@ def test_half_of_dvc_lock_is_said(project, left):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("left", ["", "schema: '2.0'\nstages:\n  make@oil:\n    cmd: x\n    ou", "schema: '2.0'\nsta"])
+def test_half_of_dvc_lock_is_put_back_and_nothing_runs_again(project, left):
+    assert run("oil")[0] == 0
+    assert run("oil")[0] == 0  # which finds dvc.lock whole
+    assert run("ink")[0] == 0
+    before = (project / "dvc.lock").read_bytes()
+    (project / "dvc.lock").write_text(left)
+    status, _, said = run()
+    assert status == 0
+    assert said == ["dvc.lock: a killed dvc left half of it; it is what it was before that run"]
+    assert (project / "dvc.lock").read_bytes() == before
+    assert (project / "ran").read_text() == "oil\nink\n"
+
+
 def test_outside_of_a_project_it_says_so(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=f"^{tmp_path} is not a DVC project: run from the project's folder$"):

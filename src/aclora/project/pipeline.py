@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import filecmp
 import re
 import shutil
 import time
@@ -13,8 +14,10 @@ from pathlib import Path
 import psutil
 
 from aclora.core.errors import InputError
-from aclora.project import dvc, process
+from aclora.core.files import write_atomically
+from aclora.project import dvc, git, process
 
+LOCK, KEPT = Path("dvc.lock"), Path(".dvc/tmp/dvc.lock")  # which stages gave which results, and a copy
 PART = re.compile(r"\..+\.(\d+)\.part")  # of aclora.core.files.part_of, with the process that writes it
 COPY = re.compile(r"\.[\w-]{22}\.tmp")  # a file in DVC's cache until it is whole
 REST = 5.0  # seconds since the last byte, after which a copy that no process has open is nobody's
@@ -24,13 +27,14 @@ OLD = 3600.0  # the same in a cache outside of the project, which other machines
 def prepare(log: Callable[[str], None]) -> None:
     """Mend what killed processes left in the current project; `log` is told of each thing in one line.
 
-    That is DVC's table of locks, what stages half wrote beside their outs, what DVC half copied into its cache, and
-    outs that stand in the work tree and did not reach the cache, because the disk was full. Work of processes that
-    live is left alone. Raises `InputError` outside of a DVC project and where dvc.lock cannot be read.
+    That is DVC's table of locks, half a dvc.lock, what stages half wrote beside their outs, what DVC half copied into
+    its cache, and outs that stand in the work tree and did not reach the cache, because the disk was full. Work of
+    processes that live is left alone. Raises `InputError` outside of a DVC project and where dvc.lock cannot be read.
     """
     if not Path(".dvc").is_dir():
         raise InputError(f"{Path.cwd()} is not a DVC project: run from the project's folder")
     dvc.mend_lock(log)
+    _mend_results(log)
     with dvc.opened() as repo:
         stages = [s for s in repo.index.stages if s.cmd]
         places = {Path(out.fs_path).parent for stage in stages for out in stage.outs}
@@ -44,6 +48,27 @@ def prepare(log: Callable[[str], None]) -> None:
         log(f"{name}: its outputs had not reached DVC's cache, now they have")
     for place in sorted(places | {Path.cwd() / ".cache/features"}):
         _remove_parts(place, log)
+
+
+def _mend_results(log) -> None:
+    """Put dvc.lock back as the last run found it, or as git has it, where a killed dvc left half of it.
+
+    What ended since then comes out of the run-cache. Raises `InputError` where there is no other dvc.lock.
+    """
+    try:
+        with dvc.opened() as repo:
+            repo.index.stages  # noqa: B018, reads it
+    except InputError as error:
+        if LOCK.name not in str(error):
+            raise
+        try:
+            found = KEPT.read_bytes() if KEPT.exists() else git.run_bytes("show", f"HEAD:./{LOCK}")
+        except InputError:
+            raise error from None
+        write_atomically(LOCK, found)
+        log(f"{LOCK}: a killed dvc left half of it; it is what it was before that run")
+    if LOCK.exists() and not (KEPT.exists() and filecmp.cmp(LOCK, KEPT, shallow=False)):
+        write_atomically(KEPT, LOCK.read_bytes())
 
 
 def stages_of(styles: list[str] | None) -> list[str]:
