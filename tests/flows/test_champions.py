@@ -42,7 +42,7 @@ def test_the_first_is_champion_and_the_next_is_compared(project, prefect):
         return champion("watercolor", folder).version
 
     message, page = run()
-    assert message == "5 stages ran; new champions: watercolor"
+    assert message == "7 stages ran; new champions: watercolor"
     assert "there was no champion: the first one becomes it" in page
     assert version() == "1"
     assert project.run("git", "status", "--porcelain").stdout == ""

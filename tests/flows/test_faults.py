@@ -14,10 +14,10 @@ ADAPTER = "models/adapters/watercolor/pytorch_lora_weights.safetensors"
 
 
 def miniature(folder):
-    """The project with captions and training alone, a checkpoint each epoch."""
+    """The project with checks, captions and training alone, a checkpoint each epoch."""
     project = copy(folder)
     pipeline = yaml.safe_load((folder / "dvc.yaml").read_text())
-    pipeline["stages"] = {name: pipeline["stages"][name] for name in ("caption", "train-aclora")}
+    pipeline["stages"] = {name: pipeline["stages"][name] for name in ("check", "check-style", "caption", "train-aclora")}
     (folder / "dvc.yaml").write_text(yaml.safe_dump(pipeline, sort_keys=False))
     project.edit("params.yaml", "  epochs: ", "  epochs: 24")
     project.edit("params.yaml", "  every: ", "  every: 2")

@@ -121,7 +121,6 @@ def test_a_revision_is_the_run_of_the_workspace(project):
     assert rows(project) == before
 
 
-@pytest.mark.slow
 def test_what_the_cache_has_lost_is_named_and_the_others_are_published(project, monkeypatch, tmp_path):
     project = copied(project, tmp_path / "project")
     for name in ("lost", "kept"):

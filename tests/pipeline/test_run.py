@@ -112,6 +112,7 @@ def test_ctrl_c_is_one_line_of_each_and_the_next_run_goes_on(done, faults, param
     assert f"watercolor: resumes after epoch {stands[1]} of 8" in ended.stdout
 
 
+@pytest.mark.slow
 def test_where_mlflow_is_away_the_run_did_not_fail(done, params):
     done.edit("params.yaml", "  loss_rise: ", "  loss_rise: 1.6")
     away = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "ACLORA_TRACKING": ""}
