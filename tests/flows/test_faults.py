@@ -17,7 +17,8 @@ def miniature(folder):
     """The project with checks, captions and training alone, a checkpoint each epoch."""
     project = copy(folder)
     pipeline = yaml.safe_load((folder / "dvc.yaml").read_text())
-    pipeline["stages"] = {name: pipeline["stages"][name] for name in ("check", "check-style", "caption", "train-aclora")}
+    chosen = ("check", "check-style", "caption", "train-aclora")
+    pipeline["stages"] = {name: pipeline["stages"][name] for name in chosen}
     (folder / "dvc.yaml").write_text(yaml.safe_dump(pipeline, sort_keys=False))
     project.edit("params.yaml", "  epochs: ", "  epochs: 24")
     project.edit("params.yaml", "  every: ", "  every: 2")
