@@ -68,7 +68,15 @@ def test_code_that_the_adapter_was_not_trained_with_is_not_run(project, attacked
 
 @pytest.mark.slow
 def test_files_that_no_stage_reads_are_left_out(project, attacked):
-    places = ("sitecustomize.py", "src/sitecustomize.py", "src/usercustomize.py", "src/torch/__init__.py", "yaml.py")
+    compiled = "src/aclora/core/__pycache__/stage.cpython-311.pyc"  # no real one: that it is left out is enough
+    places = (
+        compiled,
+        "sitecustomize.py",
+        "src/sitecustomize.py",
+        "src/usercustomize.py",
+        "src/torch/__init__.py",
+        "yaml.py",
+    )
     home = attacked(**{place: CODE.format(place.replace("/", "-")) for place in places})
     done = reproduce(project, home, "--yes")
     assert done.returncode == 0, done.stdout + done.stderr

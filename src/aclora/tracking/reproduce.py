@@ -52,7 +52,12 @@ def reproduce(name: str, into: Path | None = None, agree: Callable[[], bool] = l
         if _content(here / "requirements.lock") != _content(tree / "requirements.lock"):
             print("note: this environment's requirements.lock is not the run's")
         dvc.mark_checked(tree)  # it was, when it ran
-        for stage in STAGES[1:] if _verified(run, here, tree) else STAGES:
+        if known := _has_adapter(run, here):
+            _verify(run, here, tree)
+        else:
+            folder = records.adapter(run.style, here)
+            print(f"warning: the run's adapter is not in {folder}: only {store.uri()} says that this is its code")
+        for stage in STAGES[1:] if known else STAGES:
             full = f"{stage}@{run.style}"
             recorded = {full: run.stages[full]}
             checkout.fetch(here, tree, _deps(tree, full))
@@ -133,7 +138,8 @@ def _work_tree(here: Path, run: Published, into: Path | None) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="aclora-") as scratch:
         top = into.resolve() if into else Path(scratch) / "tree"
         with checkout.work_tree(here, run.commit, top, keep=into is not None) as tree:
-            _apply(run, tree)
+            # what the fingerprint in the adapter's header vouches for is the training's, and nothing else is run then
+            _apply(run, tree, STAGES[1:] if _has_adapter(run, here) else STAGES)
             yield tree
 
 
@@ -151,15 +157,15 @@ def _show(run, here):
         print(f"    … {len(lines) - SHOWN} more lines: the run's artifact git/diff.patch")
 
 
-def _apply(run, tree):
-    """The recorded patch, as far as it changes what the run's stages read."""
+def _apply(run, tree, stages):
+    """The recorded patch, as far as it changes what these stages of the run read."""
     if not run.patch:
         return
     top = Path(git.run("rev-parse", "--show-toplevel", folder=tree).strip())
     prefix = tree.resolve().relative_to(top.resolve())
     always = [(prefix / name).as_posix() for name in ("params.yaml", "dvc.yaml", "dvc.lock")]
     _apply_to(run.patch, top, always)  # first: they decide what the stages read
-    read = [(prefix / dep).as_posix() for stage in STAGES for dep in _deps(tree, f"{stage}@{run.style}")]
+    read = [(prefix / dep).as_posix() for stage in stages for dep in _deps(tree, f"{stage}@{run.style}")]
     _apply_to(run.patch, top, [pattern for file in read for pattern in (file, f"{file}/*", f"{file}.dvc")])
     changed = git.run("apply", "--numstat", "-z", "-", folder=top, stdin=run.patch).split("\0")
     names = [entry.split("\t", 2)[2] for entry in changed if entry.count("\t") == 2]
@@ -170,7 +176,8 @@ def _apply(run, tree):
 
 def _apply_to(patch, top, patterns):
     includes = [f"--include={pattern}" for pattern in patterns]
-    git.run("apply", "--whitespace=nowarn", *includes, "-", folder=top, stdin=patch)
+    # compiled code is in no fingerprint, and Python would run it in the place of its source
+    git.run("apply", "--whitespace=nowarn", "--exclude=*__pycache__*", *includes, "-", folder=top, stdin=patch)
 
 
 def _deps(tree, name):
@@ -186,16 +193,22 @@ def _deps(tree, name):
     return [os.path.relpath(file, tree) for file in files]
 
 
-def _verified(run, here, tree):
-    """Whether commit and patch have the fingerprint in the header of the run's own adapter, which this folder has.
+def _has_adapter(run, here):
+    """Whether this folder has the run's own adapter, and the captions that it was trained with."""
+    folder = records.adapter(run.style, here)
+    return folder.is_dir() and digest(folder) == run.digest and (here / _captions(run)).is_file()
 
-    Then the captions are this folder's, because they are part of it. Without the adapter it says that nothing but the
-    server vouches for the code. Raises `InputError` where the fingerprint is another.
+
+def _captions(run):
+    return f"data/captions/{run.style}.jsonl"
+
+
+def _verify(run, here, tree):
+    """Commit and patch have the fingerprint in the header of the run's own adapter, with this folder's captions.
+
+    Raises `InputError` where it is another.
     """
-    folder, captions = records.adapter(run.style, here), f"data/captions/{run.style}.jsonl"
-    if not folder.is_dir() or digest(folder) != run.digest or not (here / captions).is_file():
-        print(f"warning: the run's adapter is not in {folder}: only {store.uri()} says that this is its code")
-        return False
+    folder, captions = records.adapter(run.style, here), _captions(run)
     checkout.fetch(here, tree, [*_deps(tree, f"train-aclora@{run.style}"), captions])
     with safe_open(folder / "pytorch_lora_weights.safetensors", "pt") as file:
         recorded = (file.metadata() or {}).get("fingerprint")
@@ -206,7 +219,6 @@ def _verified(run, here, tree):
             f"{recorded}: the records in {store.uri()} are not this adapter's, and nothing of them was run"
         )
     print("  commit, patch and captions have the fingerprint in the adapter's own header")
-    return True
 
 
 def _repro(tree, stage):
