@@ -82,7 +82,8 @@ server-stop: $(READY)
 	@python -m flows.server stop
 
 # The pins of requirements.lock as they are, each with the hashes of all files that the index has of it, and of the CPU
-# build that PyTorch's own index has for Linux and Python 3.11. To change a version, edit its line first.
+# build that PyTorch's own index has for Linux and Python 3.11. To change a version, edit its line first. What PyPI's
+# torch needs besides on Linux goes into requirements-cuda.lock.
 TORCH_CPU := sha256:6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b
 LOCK_TOOL := .cache/lock
 lock:
@@ -91,14 +92,18 @@ lock:
 	$(LOCK_TOOL)/bin/uv pip compile -q --no-deps --generate-hashes --python-version 3.11.7 --no-header --no-annotate \
 	  .cache/pins.txt -o .cache/requirements.lock
 	sed -i 's/^torch==.*/&\n    --hash=$(TORCH_CPU) \\/' .cache/requirements.lock
-	mv .cache/requirements.lock requirements.lock
+	grep -E '^torch==' .cache/pins.txt | $(LOCK_TOOL)/bin/uv pip compile -q --generate-hashes --python-version 3.11.7 \
+	  --python-platform x86_64-manylinux_2_28 --no-header --no-annotate - -c .cache/pins.txt \
+	  $$(sed 's/==.*//; s/^/--no-emit-package /' .cache/pins.txt) -o .cache/requirements-cuda.lock
+	mv .cache/requirements.lock .cache/requirements-cuda.lock .
 
 # Known vulnerabilities of the locked packages, by pip-audit, which asks a server on the internet.
 AUDIT_TOOL := .cache/audit
 audit:
 	@test -x $(AUDIT_TOOL)/bin/pip-audit || { $(PYTHON) -m venv $(AUDIT_TOOL) && $(AUDIT_TOOL)/bin/pip install -q pip-audit; } \
 	  || { echo "pip-audit cannot be installed here: no package was looked up"; exit 1; }
-	@$(AUDIT_TOOL)/bin/pip-audit --strict --progress-spinner off --disable-pip --require-hashes -r requirements.lock || { \
+	@$(AUDIT_TOOL)/bin/pip-audit --strict --progress-spinner off --disable-pip --require-hashes -r requirements.lock \
+	  -r requirements-cuda.lock || { \
 	  echo "make audit: see above; where a server was not reached or does not know a package, nothing was looked up"; exit 1; }
 
 tools:
@@ -109,10 +114,22 @@ tools:
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
 	  { echo "$(PYTHON) cannot make environments: install its venv (Debian: apt install python3-venv)"; exit 1; }
 
-$(READY): requirements.lock pyproject.toml | tools
+# torch comes first and from a folder: of the files that the lock allows, pip prefers one whose index names its hash, and
+# would pass over PyTorch's CPU build where pip is set up to find that in a folder. PyPI's build for Linux needs CUDA's
+# libraries, which requirements-cuda.lock has.
+INSTALL := $(VENV)/bin/python -m pip install -q --disable-pip-version-check --no-deps --no-compile --require-hashes
+TORCH := .cache/torch
+$(READY): requirements.lock requirements-cuda.lock pyproject.toml | tools
 	@echo "Installing the locked packages into $(VENV): about two minutes, once."
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install -q --disable-pip-version-check --no-deps --no-compile --require-hashes \
-	  -r requirements.lock
+	@rm -rf $(TORCH) && mkdir -p $(TORCH)
+	@awk '/^torch==/ { torch = 1 } torch { print } torch && !/\\$$/ { exit }' requirements.lock > $(TORCH)/requirements.lock
+	$(VENV)/bin/python -m pip download -q --disable-pip-version-check --no-deps --only-binary :all: -d $(TORCH) \
+	  $$(grep -oE '^torch==[^ ]+' requirements.lock)
+	$(INSTALL) --no-index --find-links $(TORCH) -r $(TORCH)/requirements.lock
+	@rm -rf $(TORCH)
+	$(INSTALL) -r requirements.lock
+	@! grep -q "^cuda.*= '" $(VENV)/lib/python*/site-packages/torch/version.py || { \
+	  echo "This build of torch needs CUDA's libraries: three gigabytes more."; $(INSTALL) -r requirements-cuda.lock; }
 	$(VENV)/bin/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@

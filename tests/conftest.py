@@ -14,9 +14,9 @@ from PIL import Image
 ROOT = Path(__file__).parents[1]
 
 
-def locked() -> dict[str, str]:
-    """The version of every package in requirements.lock."""
-    text = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+def locked(name: str = "requirements.lock") -> dict[str, str]:
+    """The version of every package in a lock file."""
+    text = (ROOT / name).read_text(encoding="utf-8")
     return dict(re.findall(r"^([a-z0-9-]+)==(\S+)", text, re.M))
 
 

@@ -252,17 +252,25 @@ def test_torch_is_pinned_and_torchvision_is_out():
     assert not lock.keys() & {"torchvision", "torch-fidelity", "pytorch-fid", "clean-fid", "image-reward"}
 
 
-def test_every_package_of_the_lock_is_known_by_its_hashes():
-    lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+@pytest.mark.parametrize("name", ["requirements.lock", "requirements-cuda.lock"])
+def test_every_package_of_a_lock_is_known_by_its_hashes(name: str):
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
     pins = [number for number, line in enumerate(lines) if not line.startswith(" ")]
-    assert len(pins) == len(locked())
+    assert len(pins) == len(locked(name))
     for start, end in itertools.pairwise([*pins, len(lines)]):
         assert re.fullmatch(r"[a-z0-9-]+==[^ ]+ \\", lines[start])
         assert end - start > 1
         for line in lines[start + 1 : end]:
             assert re.fullmatch(r"    --hash=sha256:[0-9a-f]{64}( \\)?", line)
+
+
+def test_the_lock_allows_torch_without_cuda_and_names_what_the_build_with_cuda_needs():
+    lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
     cpu = re.search(r"^TORCH_CPU := (\S+)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
-    assert f"    --hash={cpu[1]} \\" in lines  # several builds of one version: with CUDA from PyPI, without from here
+    assert f"    --hash={cpu[1]} \\" in lines
+    cuda = locked("requirements-cuda.lock")
+    assert cuda.keys() >= {"nvidia-cudnn-cu13", "nvidia-nccl-cu13", "triton"}
+    assert not cuda.keys() & locked().keys()
 
 
 def test_files_are_read_in_one_sitting():
