@@ -81,21 +81,27 @@ server: $(READY)
 server-stop: $(READY)
 	@python -m flows.server stop
 
-# The pins of requirements.lock as they are, each with the hashes of all files that the index has of it, and of the CPU
-# build that PyTorch's own index has for Linux and Python 3.11. To change a version, edit its line first. What PyPI's
-# torch needs besides on Linux goes into requirements-cuda.lock.
+# The pins of requirements.lock and deploy/s3.lock as they are, each with the hashes of all files that the index has of
+# it, and of the CPU build that PyTorch's own index has for Linux and Python 3.11. To change a version, edit its line
+# first. What PyPI's torch needs besides on Linux goes into requirements-cuda.lock, what a team's servers need of all
+# these into deploy/servers.lock.
 TORCH_CPU := sha256:6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b
 LOCK_TOOL := .cache/lock
+LOCK := $(LOCK_TOOL)/bin/uv pip compile -q --generate-hashes --python-version 3.11.7 --no-header --no-annotate
+SERVERS := prefect asyncpg mlflow psycopg2-binary boto3
 lock:
 	@test -x $(LOCK_TOOL)/bin/uv || { $(PYTHON) -m venv $(LOCK_TOOL) && $(LOCK_TOOL)/bin/pip install -q uv; }
-	grep -oE '^[a-z0-9-]+==[^ ]+' requirements.lock > .cache/pins.txt
-	$(LOCK_TOOL)/bin/uv pip compile -q --no-deps --generate-hashes --python-version 3.11.7 --no-header --no-annotate \
-	  .cache/pins.txt -o .cache/requirements.lock
-	sed -i 's/^torch==.*/&\n    --hash=$(TORCH_CPU) \\/' .cache/requirements.lock
-	grep -E '^torch==' .cache/pins.txt | $(LOCK_TOOL)/bin/uv pip compile -q --generate-hashes --python-version 3.11.7 \
-	  --python-platform x86_64-manylinux_2_28 --no-header --no-annotate - -c .cache/pins.txt \
-	  $$(sed 's/==.*//; s/^/--no-emit-package /' .cache/pins.txt) -o .cache/requirements-cuda.lock
-	mv .cache/requirements.lock .cache/requirements-cuda.lock .
+	grep -oE '^[a-z0-9-]+==[^ ]+' requirements.lock > $(LOCK_TOOL)/pins.txt
+	grep -oE '^[a-z0-9-]+==[^ ]+' deploy/s3.lock > $(LOCK_TOOL)/s3.txt
+	$(LOCK) --no-deps $(LOCK_TOOL)/pins.txt -o $(LOCK_TOOL)/requirements.lock
+	sed -i 's/^torch==.*/&\n    --hash=$(TORCH_CPU) \\/' $(LOCK_TOOL)/requirements.lock
+	$(LOCK) --no-deps $(LOCK_TOOL)/s3.txt -o $(LOCK_TOOL)/s3.lock
+	grep -E '^torch==' $(LOCK_TOOL)/pins.txt | $(LOCK) --python-platform x86_64-manylinux_2_28 - -c $(LOCK_TOOL)/pins.txt \
+	  $$(sed 's/==.*//; s/^/--no-emit-package /' $(LOCK_TOOL)/pins.txt) -o $(LOCK_TOOL)/requirements-cuda.lock
+	printf '%s\n' $(SERVERS) | $(LOCK) --python-platform x86_64-manylinux_2_28 - -c $(LOCK_TOOL)/pins.txt \
+	  -c $(LOCK_TOOL)/s3.txt -o $(LOCK_TOOL)/servers.lock
+	mv $(LOCK_TOOL)/requirements.lock $(LOCK_TOOL)/requirements-cuda.lock .
+	mv $(LOCK_TOOL)/s3.lock $(LOCK_TOOL)/servers.lock deploy
 
 # Known vulnerabilities of the locked packages, by pip-audit, which asks a server on the internet.
 AUDIT_TOOL := .cache/audit
@@ -108,9 +114,9 @@ audit:
 
 tools:
 	@command -v git >/dev/null || { echo "git is missing: install it (Debian: apt install git)"; exit 1; }
-	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing: install Python 3.11 or newer"; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "$(PYTHON) is $$($(PYTHON) -V 2>&1): 3.11 or newer is needed; name one with make PYTHON=…"; exit 1; }
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing: install Python 3.11.5 or newer"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 5))' || \
+	  { echo "$(PYTHON) is $$($(PYTHON) -V 2>&1): 3.11.5 or newer is needed; name one with make PYTHON=…"; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
 	  { echo "$(PYTHON) cannot make environments: install its venv (Debian: apt install python3-venv)"; exit 1; }
 

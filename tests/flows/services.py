@@ -60,11 +60,11 @@ class Postgres:
     def url(self, driver: str, database: str) -> str:
         return f"postgresql+{driver}://postgres:{PASSWORD}@127.0.0.1:{self.port}/{database}"
 
-    def run(self, program: str, *args: str) -> subprocess.CompletedProcess:
-        """One of Postgres' client programs, as the superuser."""
+    def run(self, program: str, *args: str, **env: str) -> subprocess.CompletedProcess:
+        """One of Postgres' client programs, as the superuser unless `env` has another PGUSER."""
         here = {"PGHOST": "127.0.0.1", "PGPORT": str(self.port), "PGUSER": "postgres", "PGPASSWORD": PASSWORD}
         command = [needed(program, package="postgresql"), *args]
-        return subprocess.run(command, env=os.environ | here, check=True, capture_output=True, text=True)
+        return subprocess.run(command, env=os.environ | here | env, check=True, capture_output=True, text=True)
 
 
 @contextlib.contextmanager

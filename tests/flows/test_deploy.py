@@ -1,8 +1,7 @@
-"""deploy/: what the compose file and the guide say exists, and its servers run on a real Postgres."""
+"""deploy/: the servers of the compose file, its commands and settings, on a real Postgres."""
 
 import contextlib
 import json
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,112 +9,40 @@ from pathlib import Path
 
 import httpx
 import pytest
-import yaml
 
-from tests.conftest import ROOT, locked
+from tests.conftest import ROOT
 from tests.flows import services
 from tests.flows.conftest import environment, free_port, until
+from tests.flows.test_deploy_files import DEPLOY, compose
 
-DEPLOY = ROOT / "deploy"
 SECRETS = {
-    "POSTGRES_PASSWORD": services.PASSWORD,
+    "PREFECT_DB_PASSWORD": "prefects",
+    "MLFLOW_DB_PASSWORD": "mlflows",
     "PREFECT_DOMAIN": "prefect.example.org",
     "PREFECT_USER_AND_PASSWORD": "team:opensesame",
-    "S3_USER": "team",
-    "S3_PASSWORD": "opensesame",
+    "S3_MLFLOW_KEY": "mlflow",
+    "S3_MLFLOW_SECRET": "opensesame",
 }
-
-
-def compose(**values) -> dict:
-    """The services of the compose file, its variables replaced."""
-
-    def value(match):
-        return values.get(match[1], f"<{match[1]}>")
-
-    text = (DEPLOY / "compose.yaml").read_text(encoding="utf-8")
-    return yaml.safe_load(re.sub(r"\$\{(\w+)(?::\?[^}]*)?\}", value, text))
-
-
-def test_every_variable_is_in_the_example_and_fails_when_unset():
-    text = (DEPLOY / "compose.yaml").read_text(encoding="utf-8")
-    example = set(re.findall(r"^(\w+)=", (DEPLOY / "env.example").read_text(encoding="utf-8"), re.M))
-    assert set(re.findall(r"\$\{(\w+)", text)) == example
-    assert set(re.findall(r"\$\{(\w+):\?", text)) == example
-    assert set(re.findall(r"\{\$(\w+)\}", (DEPLOY / "Caddyfile").read_text())) == set(
-        compose()["services"]["proxy"]["environment"]
-    )
-
-
-def test_files_services_and_volumes_exist():
-    file = compose()
-    for name, service in file["services"].items():
-        for volume in service.get("volumes", ()):
-            source = volume.split(":")[0]
-            assert source in file["volumes"] or (DEPLOY / source).is_file(), (name, source)
-        assert set(service.get("depends_on", ())) <= set(file["services"])
-        if "build" in service:
-            assert (DEPLOY / service["build"]["context"] / service["build"]["dockerfile"]).is_file()
-    ports = {"prefect": "4200", "mlflow": "5000", "s3": "9000"}
-    proxied = re.findall(r"reverse_proxy (\w+):(\d+)", (DEPLOY / "Caddyfile").read_text())
-    assert dict(proxied) == ports
-    for name in ("prefect", "mlflow"):
-        command = file["services"][name]["command"]
-        assert command[command.index("--port") + 1] == ports[name]
-
-
-@pytest.mark.filterwarnings("ignore:.*Any type hint is inferred:UserWarning")  # mlflow.cli, when imported
-def test_every_setting_exists():
-    import mlflow.cli
-    import mlflow.environment_variables
-    import prefect.settings
-
-    known = {option.envvar for option in mlflow.cli.server.params} | set(vars(mlflow.environment_variables))
-    for name in ("prefect", "mlflow"):
-        for key in compose()["services"][name]["environment"]:
-            if key.startswith("PREFECT_"):
-                assert hasattr(prefect.settings, key)
-            elif key.startswith("MLFLOW_"):
-                assert key in known, key
-    flags = {flag for option in mlflow.cli.server.params for flag in option.opts}
-    assert {word for word in compose()["services"]["mlflow"]["command"] if word.startswith("--")} <= flags
-
-
-def test_the_guide_names_files_and_settings_that_exist():
-    import prefect.settings
-
-    guide = (DEPLOY / "README.md").read_text(encoding="utf-8")
-    for name in set(re.findall(r"deploy/([\w.]+)", guide)) - {".env"}:
-        assert (DEPLOY / name).is_file(), name
-    for key in set(re.findall(r"\bPREFECT_\w+", guide)) - set(SECRETS):
-        assert hasattr(prefect.settings, key)
-
-
-def test_s3_is_pinned_apart_from_the_lock():
-    pinned = {line.split("==")[0] for line in (DEPLOY / "s3.txt").read_text().splitlines() if "==" in line}
-    assert {"dvc-s3", "boto3"} <= pinned
-    assert not pinned & locked().keys()
-    assert {"dvc-ssh", "psycopg2-binary", "asyncpg"} <= locked().keys()
-
-
-def test_every_variable_of_the_kubernetes_job_is_described():
-    template = json.loads((DEPLOY / "kubernetes.json").read_text())
-    used = set(re.findall(r"\{\{ (\w+) \}\}", json.dumps(template["job_configuration"])))
-    assert used == set(template["variables"]["properties"])
-    assert set(template["variables"]["required"]) <= used
 
 
 @contextlib.contextmanager
 def served(name: str, database: services.Postgres, folder: Path) -> Iterator[str]:
     """A service of the compose file on this machine, its own command and environment: the address where it answers."""
     port = free_port()
-    given = SECRETS | {"MLFLOW_DOMAIN": f"127.0.0.1:{port}"}  # no proxy here: it is asked for by its address
+    here = f"127.0.0.1:{port}"  # no proxy: they are asked for by their address
+    given = SECRETS | {"MLFLOW_DOMAIN": here, "PREFECT_DOMAIN": here}
     service = compose(**given)["services"][name]
     command = service["command"]
     command[command.index("--host") + 1] = "127.0.0.1"
     command[command.index("--port") + 1] = str(port)
     env = {"PREFECT_HOME": str(folder / "home")} | service["environment"]
-    for here in ((f"@127.0.0.1:{database.port}/", "@postgres:5432/"), ((folder / "s3").as_uri(), "s3://mlflow")):
-        env = {key: text.replace(here[1], here[0]) for key, text in env.items()}
+    for there, elsewhere in (
+        ("@postgres:5432/", f"@127.0.0.1:{database.port}/"),
+        ("s3://mlflow", (folder / "s3").as_uri()),
+        ("/tmp/", f"{folder}/"),
+        ("https://127", "http://127"),
+    ):
+        env = {key: text if key == "PREFECT_HOME" else text.replace(there, elsewhere) for key, text in env.items()}
     log, address = folder / f"{name}.log", f"http://127.0.0.1:{port}"
     with services.running(*command, log=log, env=environment() | env, cwd=folder):
         health = f"{address}/api/health" if name == "prefect" else f"{address}/health"
@@ -128,8 +55,31 @@ def database():
     with services.postgres() as database:
         for name in ("prefect", "mlflow"):  # made by the compose file's own script
             database.run("dropdb", name)
-        database.run("psql", "-q", "-f", str(DEPLOY / "databases.sql"))
+        passwords = {key: SECRETS[key] for key in ("PREFECT_DB_PASSWORD", "MLFLOW_DB_PASSWORD")}
+        database.run("sh", str(DEPLOY / "databases.sh"), **passwords)
         yield database
+
+
+def test_each_server_has_a_role_that_opens_its_own_database_only(database):
+    def ask(role, name, query):
+        with pytest.raises(subprocess.CalledProcessError) as refused:
+            database.run("psql", "-c", query, name, PGUSER=role, PGPASSWORD=SECRETS[f"{role.upper()}_DB_PASSWORD"])
+        return refused.value.stderr
+
+    for role, other in (("prefect", "mlflow"), ("mlflow", "prefect")):
+        own = {"PGUSER": role, "PGPASSWORD": SECRETS[f"{role.upper()}_DB_PASSWORD"]}
+        database.run("psql", "-c", "create table of_mine (x int); drop table of_mine", role, **own)
+        for name in (other, "postgres", "template1"):
+            assert "permission denied for database" in ask(role, name, "select 1")
+        assert "permission denied to create role" in ask(role, role, "create role evil")
+        assert "permission denied to create database" in ask(role, role, "create database evil")
+        assert "must be superuser" in ask(role, role, "alter role current_user superuser")
+        assert "must be superuser" in ask(role, role, "copy (select 1) to program 'touch /tmp/owned'")
+        assert "permission denied" in ask(role, role, "select pg_read_file('/etc/passwd')")
+        assert "permission denied" in ask(role, role, "select rolpassword from pg_authid")
+        wrong = {"PGUSER": role, "PGPASSWORD": SECRETS[f"{other.upper()}_DB_PASSWORD"]}
+        with pytest.raises(subprocess.CalledProcessError):
+            database.run("psql", "-c", "select 1", role, **wrong)
 
 
 @pytest.mark.slow
@@ -137,7 +87,12 @@ def test_prefect_on_postgres_asks_for_the_password(tmp_path, database):
     user = tuple(SECRETS["PREFECT_USER_AND_PASSWORD"].split(":"))
 
     def ask(path, auth=user):
-        return httpx.post(f"{address}/api/{path}/filter", json={}, auth=auth, timeout=30)
+        with httpx.Client(base_url=f"{address}/api", auth=auth, timeout=30) as client:
+            token = client.get("/csrf-token", params={"client": "tests"})
+            if not token.is_success:
+                return token
+            headers = {"Prefect-Csrf-Token": token.json()["token"], "Prefect-Csrf-Client": "tests"}
+            return client.post(f"/{path}/filter", json={}, headers=headers)
 
     def prefect(*command, **env):
         here = environment() | {"PREFECT_HOME": str(tmp_path / "client"), "PREFECT_API_URL": f"{address}/api"} | env
@@ -146,6 +101,10 @@ def test_prefect_on_postgres_asks_for_the_password(tmp_path, database):
     with served("prefect", database, tmp_path) as address:
         assert ask("deployments", auth=None).status_code == 401
         assert ask("deployments", auth=("team", "guess")).status_code == 401
+        assert httpx.post(f"{address}/api/deployments/filter", json={}, auth=user).status_code == 403  # no token
+        page = httpx.get(address, follow_redirects=True)  # its files are copied to where the container may write
+        assert page.is_success
+        assert "<title>Prefect" in page.text
         refused = prefect("flows.server", "deploy")
         assert refused.returncode == 1
         assert refused.stderr.startswith(f"error: Prefect at {address}/api: ")

@@ -218,7 +218,7 @@ def test_a_start_that_fails_ends_what_it_began_and_the_next_starts_at_once(tmp_p
             f"error: {again.stderr.split()[1]} = {again.stderr.split()[3]} prefect runs on port {site.port} already; "
             "make server-stop stops it\n"
         )
-        assert f"Prefect   http://127.0.0.1:{site.port}\n" in start(toy, **tracking).stdout
+        assert f"Prefect   http://127.0.0.1:{site.port};" in start(toy, **tracking).stdout
     finally:
         site.stop()
     assert not at_work(toy.folder, "prefect")

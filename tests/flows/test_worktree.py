@@ -70,7 +70,7 @@ def test_a_checkout_resets_dvcs_outs(toy):
     toy.edit("params.yaml", "seed: 0", "seed: 1")
     toy.commit()
     toy.run("dvc", "repro", "evaluate@oil")  # dvc.lock and a file that git keeps differ now
-    worktree.check_out("main")
+    worktree.check_out(git.run("rev-parse", "main").strip())
     assert git.run("status", "--porcelain") == ""
     worktree.check_out(first)
     assert not (toy.folder / "dvc.lock").exists()

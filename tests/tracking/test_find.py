@@ -1,11 +1,15 @@
 """A run to reproduce is found by id, alias or fingerprint; what is missing or ambiguous is said in one line."""
 
+import json
+
 import pytest
 
 from aclora.core.errors import InputError
 from aclora.tracking import store
-from aclora.tracking.reproduce import find
+from aclora.tracking.reproduce import STAGES, find
 from tests.tracking.conftest import HISTORY, RUN, TRAIN, train
+
+LOCK = {f"{stage}@fog": {"deps": {}} for stage in STAGES}
 
 
 @pytest.fixture
@@ -14,9 +18,9 @@ def published(home):
     with store.connected() as client:
         run = store.run_of(client, "fog", RUN, TRAIN)
         run_id = run.info.run_id
-        client.log_text(run_id, '{"caption@fog": {}}', "dvc/lock.json")
+        client.log_text(run_id, json.dumps(LOCK), "dvc/lock.json")
         client.log_text(run_id, "a patch", "git/diff.patch")
-        store.log_texts(client, run_id, {}, {store.ADAPTER: "d", store.DIRTY: "true", store.COMMIT: "c"})
+        store.log_texts(client, run_id, {}, {store.ADAPTER: "d", store.DIRTY: "true", store.COMMIT: "c" * 40})
         model = client.create_logged_model(run.info.experiment_id, "fog", run_id).model_id
         store.register(client, "fog", run_id, model)
         client.set_registered_model_alias(store.model_name("fog"), "champion", "1")
@@ -25,8 +29,8 @@ def published(home):
 
 def test_by_id_alias_and_beginning_of_the_fingerprint(published):
     found = find(published)
-    assert (found.run_id, found.style, found.commit, found.digest) == (published, "fog", "c", "d")
-    assert (found.patch, found.stages) == (b"a patch", {"caption@fog": {}})
+    assert (found.run_id, found.style, found.commit, found.digest) == (published, "fog", "c" * 40, "d")
+    assert (found.patch, found.stages) == (b"a patch", LOCK)
     assert find("fog@champion") == find(RUN[:6]) == find(RUN) == found
 
 
