@@ -1,8 +1,9 @@
 """`aclora reproduce` from a tracking server that somebody else can write to: its patch holds code."""
 
-import difflib
+import py_compile
 import re
 import subprocess
+import sys
 
 import pytest
 
@@ -21,22 +22,33 @@ def project(done, tmp_path_factory):
 
 @pytest.fixture
 def attacked(project, tmp_path):
-    """Add changes of files to the recorded patch; afterwards it is what it was."""
+    """Add changes of files to the recorded patch; afterwards it is what it was.
+
+    Code goes to the beginning of a file, of a new one if need be; bytes become the file.
+    """
     (patch,) = project.folder.glob("mlartifacts/**/git/diff.patch")
     before = patch.read_bytes()
 
-    def change(**files):
-        for name, code in files.items():
-            place = project.folder / name
-            old = place.read_text(encoding="utf-8") if place.exists() else ""
-            lines = difflib.unified_diff(
-                old.splitlines(True), (code + old).splitlines(True), f"a/{name}" if old else "/dev/null", f"b/{name}"
-            )
-            head = f"diff --git a/{name} b/{name}\n" + ("" if old else "new file mode 100644\n")
-            with patch.open("a", encoding="utf-8") as out:
-                out.write(head + "".join(lines))
+    def change(files):
+        for name, content in files.items():
+            old = project.folder / name
+            for side, data in (("a", old.read_bytes() if old.exists() else None), ("b", content)):
+                if data is not None:
+                    new = tmp_path / "patched" / side / name
+                    new.parent.mkdir(parents=True, exist_ok=True)
+                    new.write_bytes(
+                        data if isinstance(data, bytes) else data.encode() + (old.read_bytes() if old.exists() else b"")
+                    )
+            sides = (f"a/{name}" if old.exists() else "/dev/null", f"b/{name}")
+            command = ["git", "diff", "--no-index", "--binary", "--no-prefix", *sides]
+            diff = subprocess.run(command, cwd=tmp_path / "patched", stdout=subprocess.PIPE).stdout
+            diff = diff.replace(f"diff --git b/{name} b/".encode(), f"diff --git a/{name} b/".encode())  # a new file's
+            with patch.open("ab") as out:
+                out.write(diff)
         subprocess.run(["git", "apply", "--numstat", str(patch)], cwd=project.folder, check=True)
-        return tmp_path
+        home = tmp_path / "home"
+        home.mkdir()
+        return home
 
     yield change
     patch.write_bytes(before)
@@ -47,8 +59,8 @@ def reproduce(project, home, *options):
     return project.run("aclora", "reproduce", project.run_id, *options, env=env)
 
 
-def test_it_shows_what_would_run_and_asks(project, attacked, tmp_path):
-    home = attacked(**{"src/aclora/core/stage.py": CODE.format("stage") + "print('\x1b[2J')\n"})
+def test_it_shows_what_would_run_and_asks(project, attacked):
+    home = attacked({"src/aclora/core/stage.py": CODE.format("stage") + "print('\x1b[2J')\n"})
     done = reproduce(project, home)
     assert done.returncode == 2
     assert done.stderr.startswith("error: not trained again: give --yes if you trust sqlite:///")
@@ -58,7 +70,7 @@ def test_it_shows_what_would_run_and_asks(project, attacked, tmp_path):
 
 
 def test_code_that_the_adapter_was_not_trained_with_is_not_run(project, attacked):
-    home = attacked(**{"src/aclora/core/stage.py": CODE.format("stage"), "stages/caption.py": CODE.format("caption")})
+    home = attacked({"src/aclora/core/stage.py": CODE.format("stage"), "stages/caption.py": CODE.format("caption")})
     done = reproduce(project, home, "--yes")
     assert done.returncode == 2
     assert "the adapter's header says" in done.stderr
@@ -66,28 +78,36 @@ def test_code_that_the_adapter_was_not_trained_with_is_not_run(project, attacked
     assert not list(home.iterdir())
 
 
-@pytest.mark.slow
-def test_files_that_no_stage_reads_are_left_out(project, attacked):
-    compiled = "src/aclora/core/__pycache__/stage.cpython-311.pyc"  # no real one: that it is left out is enough
-    places = (
-        compiled,
-        "sitecustomize.py",
-        "src/sitecustomize.py",
-        "src/usercustomize.py",
-        "src/torch/__init__.py",
-        "yaml.py",
+def compiled(code, to):
+    """Byte code that Python runs in the place of its source whatever that source is."""
+    source = to / "evil.py"
+    source.write_text(code)
+    py_compile.compile(
+        str(source), str(to / "evil.pyc"), invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH
     )
-    home = attacked(**{place: CODE.format(place.replace("/", "-")) for place in places})
+    return (to / "evil.pyc").read_bytes()
+
+
+@pytest.mark.slow
+def test_files_that_the_training_does_not_read_are_left_out(project, attacked, tmp_path):
+    # a changed dvc.yaml may say that the captions depend on code, which no header vouches for
+    dvc_yaml = (project.folder / "dvc.yaml").read_bytes()
+    (at,) = re.findall(rb"      deps:\n        - stages/caption.py\n", dvc_yaml)
+    reads = dvc_yaml.replace(at, at + b"        - src/sitecustomize.py\n")
+    places = ("sitecustomize.py", "src/sitecustomize.py", "src/usercustomize.py", "src/torch/__init__.py", "yaml.py")
+    pyc = f"src/aclora/core/__pycache__/stage.{sys.implementation.cache_tag}.pyc"
+    files = {place: CODE.format(place.replace("/", "-")) for place in places}
+    home = attacked(files | {"dvc.yaml": reads, pyc: compiled(CODE.format("compiled"), tmp_path)})
     done = reproduce(project, home, "--yes")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "identical: the adapter's digest" in done.stdout
-    assert "left out, because no stage of the run reads it: sitecustomize.py, src/sitecustomize.py" in done.stdout
-    assert not list(home.rglob("*.py"))
+    assert "left out, because no stage of the run reads it: " in done.stdout
+    assert not {file.name for file in home.iterdir()} & {place.replace("/", "-") for place in (*places, "compiled")}
 
 
 @pytest.mark.slow
 def test_where_the_adapter_is_not_here_it_says_so_and_hides_keys(project, attacked):
-    home = attacked(**{"stages/caption.py": CODE.format("caption"), "stages/train.py": CODE.format("train")})
+    home = attacked({"stages/caption.py": CODE.format("caption"), "stages/train.py": CODE.format("train")})
     (project.folder / "models/adapters" / STYLE).rename(project.folder / "models/away")
     try:
         done = reproduce(project, home, "--yes")
