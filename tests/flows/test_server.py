@@ -46,6 +46,7 @@ def test_pools_flows_schedules_and_automations_are_deployed(site):
     assert {a["name"] for a in site.get("automations/filter")} == {"restart a crashed run", "crash a silent run"}
 
 
+@pytest.mark.slow
 def test_a_teams_deployment_is_made_where_it_is_asked_for(site):
     asked = site.project.run("python", "-m", "flows.start", "team", check=False)
     assert asked.stderr.endswith(": `python -m flows.server deploy` deploys it\n")
@@ -183,6 +184,7 @@ def test_a_file_where_the_folder_should_be(toy):
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_start_that_fails_ends_what_it_began_and_the_next_starts_at_once(tmp_path):
     """Prefect runs, then a deployment is refused; then Ctrl-C; then it starts, and says where it runs already."""
     toy = Toy(tmp_path / "toy")

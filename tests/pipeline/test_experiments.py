@@ -40,7 +40,10 @@ def trained(done, tmp_path_factory):
     return project, digest(project)
 
 
-@pytest.mark.parametrize("change", CHANGES)
+QUICK = ("limit", "captions", "zero padding")
+
+
+@pytest.mark.parametrize("change", [c if c in QUICK else pytest.param(c, marks=pytest.mark.slow) for c in CHANGES])
 def test_a_change_of_parameters_trains_another_adapter(trained, change):
     project, plain = trained
     params = project.folder / "params.yaml"

@@ -125,7 +125,7 @@ def test_what_the_cache_has_lost_is_named_and_the_others_are_published(project, 
     project = copied(project, tmp_path / "project")
     for name in ("lost", "kept"):
         knob = {"lost": "audit.no_op_below=0.002", "kept": "audit.no_op_below=0.003"}[name]
-        experiment(project, name, "--temp", "-S", knob, "-S", "generate.sheet_rows=2", env={})
+        experiment(project, name, "--temp", "-S", knob, env={})
     commit = project.run("git", "for-each-ref", "--format=%(objectname)", "refs/exps/*/*/lost").stdout.strip()
     lock = yaml.safe_load(project.run("git", "show", f"{commit}:dvc.lock").stdout)
     (md5,) = [o["md5"] for o in lock["stages"][f"caption@{STYLE}"]["outs"]]

@@ -91,6 +91,7 @@ def test_a_stage_that_fails_is_the_reason(done, params):
     assert "watercolor:" in ended.stdout  # the bar
 
 
+@pytest.mark.slow
 def test_ctrl_c_is_one_line_of_each_and_the_next_run_goes_on(done, faults, params):
     done.edit("params.yaml", "  weight_decay: ", "  weight_decay: 0.02")
     done.edit("params.yaml", "  every: ", "  every: 1")
@@ -123,6 +124,7 @@ def test_where_mlflow_is_away_the_run_did_not_fail(done, params):
     assert "KID" in ended.stdout
 
 
+@pytest.mark.slow
 def test_what_ran_is_in_mlflow_afterwards(done, params):
     done.edit("params.yaml", "  loss_rise: ", "  loss_rise: 1.7")
     ended = done.run("aclora", "run", env={"ACLORA_TRACKING": ""})
@@ -130,6 +132,7 @@ def test_what_ran_is_in_mlflow_afterwards(done, params):
     assert re.search(r"^MLflow: runs:/[0-9a-f]{32}$", ended.stdout, re.M)
 
 
+@pytest.mark.slow
 def test_a_full_disk_fails_the_run_and_the_next_one_loses_nothing(done, faults, params):
     done.repro()
     done.edit("params.yaml", "  seed: 30", "  seed: 31")

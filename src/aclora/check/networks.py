@@ -16,7 +16,7 @@ from torch import nn
 
 from aclora.core import discovery, network_files
 from aclora.core.errors import InputError, require
-from aclora.core.files import write_atomically
+from aclora.core.files import digest, write_atomically
 from aclora.core.hub import hub_name, loading
 from aclora.core.method import Method
 from aclora.core.model import Model, ModelConfig
@@ -60,19 +60,28 @@ def check_networks(sections: dict[str, Any], cache: Path) -> None:
 
 
 def once(cache: Path, about: list[str], place: Path, look: Callable[[], object]) -> None:
-    """Call `look` unless it has succeeded already with the files of `place` as they are; a hub name passes."""
+    """Call `look` unless it has succeeded already with the files of `place` as they are; a hub name passes.
+
+    It knows them by their sizes and times, and in another copy of the project (an experiment's) by their content.
+    """
     if not place.exists():
         return
     files = [place] if place.is_file() else sorted(f for f in place.rglob("*") if f.is_file())
     stats = [(f.relative_to(place).as_posix(), f.stat()) for f in files]
     versions = [version(package) for package in ("diffusers", "transformers", "torch")]
-    seen = [about, str(place), versions, *((name, s.st_size, s.st_mtime_ns) for name, s in stats)]
-    mark = cache / hashlib.sha256(json.dumps(seen).encode()).hexdigest()[:32]
-    if mark.exists():
+
+    def mark(*files):
+        return cache / hashlib.sha256(json.dumps([about, str(place), versions, *files]).encode()).hexdigest()[:32]
+
+    at_once = mark(*((name, s.st_size, s.st_mtime_ns) for name, s in stats))
+    if at_once.exists():
         return
-    look()
+    content = mark(digest(place))
+    if not content.exists():
+        look()
     with contextlib.suppress(OSError):  # then the next check looks again
-        write_atomically(mark, b"")
+        write_atomically(content, b"")
+        write_atomically(at_once, b"")
 
 
 def check_model(model: ModelConfig, cache: Path) -> None:
