@@ -139,6 +139,15 @@ def test_pictures_that_are_new_are_in_the_patch(project):
     assert "b/notes" not in found.patch.decode()
 
 
+def test_a_folder_of_large_pictures_is_named_and_in_no_patch(project):
+    for name in ("2", "3"):
+        Path(f"data/ink/{name}.png").write_text("x" * (workspace.LARGEST // 2 + 1))
+    dvc("repro", "-q")
+    found = code()
+    assert found.left_out == ["data/ink"]
+    assert "b/data/ink" not in found.patch.decode()
+
+
 def test_an_experiment_is_its_commit_and_what_it_changes(project):
     base = git.run("rev-parse", "HEAD").strip()
     edit("params.yaml", "epochs: 3", "epochs: 4")

@@ -14,12 +14,12 @@ from aclora.project.records import LOCK, flat
 
 # What git is for; a folder with anything else in it is DVC's.
 TEXT = {".txt", ".py", ".yaml", ".json", ".jsonl", ".md", ".csv", ".toml"}
-LARGEST = 10_000_000  # bytes of an untracked file that a patch still includes
+LARGEST = 10_000_000  # bytes of an untracked file, or of an untracked folder's files, that a patch still includes
 
 
 @dataclass(frozen=True)
 class Code:
-    """A commit, the work tree's differences from it as a patch, and untracked files that are too large for that."""
+    """A commit, the work tree's differences from it as a patch, and untracked inputs that are too large for that."""
 
     commit: str
     patch: bytes
@@ -75,21 +75,23 @@ def code(root: Path, stages: dict[str, dict], base: str = "HEAD") -> Code | None
     untracked = git.run("ls-files", "-oz", "--exclude-standard", ".", folder=root).split("\0")[:-1]
     new = [f for f in untracked if f.endswith(".dvc") or _touches(f, inputs)]
     new = [f for f in new if not any(Path(f).is_relative_to(o) for o in outs)]
-    left_out = [f for f in new if (root / f).stat().st_size > LARGEST]
+    inside = {path: [f for f in new if _touches(f, [path])] for path in inputs}
+    left_out = sorted(path for path, files in inside.items() if sum((root / f).stat().st_size for f in files) > LARGEST)
+    large = {f for path in left_out for f in inside[path]}
     excluded = [f":(exclude,literal){o}" for o in [*outs, LOCK]]
     with tempfile.TemporaryDirectory() as scratch:
         # an index of its own: the user's stays as it is
         here = {"folder": root, "env": {"GIT_INDEX_FILE": str(Path(scratch) / "index")}, "config": git.NO_HOOKS}
         git.run("read-tree", "HEAD", **here)
         git.run("add", "-u", "--", ".", *excluded, **here)
-        if included := [f":(literal){f}" for f in new if f not in left_out]:
+        if included := [f":(literal){f}" for f in new if f not in large]:
             git.run("add", "--", *included, **here)
         patch = git.run_bytes("diff", "--cached", "--binary", base, "--", ".", *excluded, **here)
         names = git.run("diff", "--cached", "--name-only", "--relative", "-z", base, "--", ".", *excluded, **here)
     changed = [name for name in names.split("\0") if name] + left_out
     if not any(_matters(name, root, stages, commit) for name in changed):
         return Code(commit, b"", [])
-    return Code(commit, patch, [f for f in left_out if _touches(f, inputs)])
+    return Code(commit, patch, left_out)
 
 
 def _matters(file: str, root: Path, stages: dict[str, dict], base: str) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -132,8 +133,11 @@ def _log_code(client, record, run, root, base):
         with tempfile.TemporaryDirectory() as scratch:
             (patch := Path(scratch) / "diff.patch").write_bytes(code.patch)
             client.log_artifact(run.info.run_id, str(patch), "git")
-    for file in code.left_out:
-        print(f"{record.style}: {file} is in neither git nor DVC, so its run cannot be reproduced: `dvc add {file}`")
+    for path in code.left_out:
+        print(
+            f"{record.style}: {path} is in neither git nor DVC, and too large for MLflow, so this run cannot be "
+            f"reproduced: `{shlex.join(['dvc', 'add', path])}` before the next"
+        )
     source = {"mlflow.source.name": "dvc repro", "mlflow.source.type": "LOCAL", store.COMMIT: code.commit}
     store.log_texts(client, run.info.run_id, {}, source | {store.DIRTY: "true" if code.patch else "false"})
 
