@@ -202,16 +202,37 @@ def test_a_dvc_killed_before_it_wrote_a_result_blocks_no_stage(project):
     assert run("oil")[0] == 0
 
 
-@pytest.mark.parametrize("left", ["", "schema: '2.0'\nstages:\n  make@oil:\n    cmd: x\n    ou", "schema: '2.0'\nsta"])
-def test_half_of_dvc_lock_is_said(project, left):
+HALVES = ["", "schema: '2.0'\nstages:\n  make@oil:\n    cmd: x\n    ou", "schema: '2.0'\nsta"]
+
+
+@pytest.mark.parametrize("left", HALVES)
+def test_half_of_dvc_lock_and_no_other_is_written_anew_and_nothing_runs_again(project, left):
     assert run("oil")[0] == 0
+    before = (project / "dvc.lock").read_bytes()
+    (project / ".dvc/tmp/dvc.lock").unlink(missing_ok=True)
     (project / "dvc.lock").write_text(left)
-    with pytest.raises(InputError, match=r"^DVC: .*dvc.lock'.*: `git checkout dvc.lock`, or delete it") as error:
+    status, _, said = run("oil")
+    assert status == 0
+    assert said == [
+        "dvc.lock: a killed dvc left half of it, now .dvc/tmp/dvc.lock.damaged; what it knew comes out of the run-cache"
+    ]
+    assert (project / "dvc.lock").read_bytes() == before
+    assert (project / ".dvc/tmp/dvc.lock.damaged").read_text() == left
+    assert (project / "ran").read_text() == "oil\n"
+
+
+def test_both_sides_of_a_merge_are_left_to_their_owner(project):
+    assert run("oil")[0] == 0
+    assert run("oil")[0] == 0
+    text = (project / "dvc.lock").read_text()
+    merged = f"<<<<<<< HEAD\n{text}=======\n{text}>>>>>>> theirs\n"
+    (project / "dvc.lock").write_text(merged)
+    with pytest.raises(InputError, match=r"^dvc.lock: git left both sides of a merge in it: keep one of them"):
         pipeline.prepare(print)
-    assert "\n" not in str(error.value)
+    assert (project / "dvc.lock").read_text() == merged
 
 
-@pytest.mark.parametrize("left", ["", "schema: '2.0'\nstages:\n  make@oil:\n    cmd: x\n    ou", "schema: '2.0'\nsta"])
+@pytest.mark.parametrize("left", HALVES)
 def test_half_of_dvc_lock_is_put_back_and_nothing_runs_again(project, left):
     assert run("oil")[0] == 0
     assert run("oil")[0] == 0  # which finds dvc.lock whole

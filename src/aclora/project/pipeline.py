@@ -18,6 +18,7 @@ from aclora.core.files import write_atomically
 from aclora.project import dvc, git, process
 
 LOCK, KEPT = Path("dvc.lock"), Path(".dvc/tmp/dvc.lock")  # which stages gave which results, and a copy
+DAMAGED = Path(".dvc/tmp/dvc.lock.damaged")  # a dvc.lock that could not be read
 PART = re.compile(r"\..+\.(\d+)\.part")  # of aclora.core.files.part_of, with the process that writes it
 COPY = re.compile(r"\.[\w-]{22}\.tmp")  # a file in DVC's cache until it is whole
 REST = 5.0  # seconds since the last byte, after which a copy that no process has open is nobody's
@@ -29,7 +30,7 @@ def prepare(log: Callable[[str], None]) -> None:
 
     That is DVC's table of locks, half a dvc.lock, what stages half wrote beside their outs, what DVC half copied into
     its cache, and outs that stand in the work tree and did not reach the cache, because the disk was full. Work of
-    processes that live is left alone. Raises `InputError` outside of a DVC project and where dvc.lock cannot be read.
+    processes that live is left alone. Raises `InputError` outside of a DVC project and for a dvc.lock that git merges.
     """
     if not Path(".dvc").is_dir():
         raise InputError(f"{Path.cwd()} is not a DVC project: run from the project's folder")
@@ -53,7 +54,8 @@ def prepare(log: Callable[[str], None]) -> None:
 def _mend_results(log) -> None:
     """Put dvc.lock back as the last run found it, or as git has it, where a killed dvc left half of it.
 
-    What ended since then comes out of the run-cache. Raises `InputError` where there is no other dvc.lock.
+    What ended since then, or all of it where there is no other dvc.lock, comes out of the run-cache. Raises
+    `InputError` where git merges two of them.
     """
     try:
         with dvc.opened() as repo:
@@ -61,14 +63,27 @@ def _mend_results(log) -> None:
     except InputError as error:
         if LOCK.name not in str(error):
             raise
-        try:
-            found = KEPT.read_bytes() if KEPT.exists() else git.run_bytes("show", f"HEAD:./{LOCK}")
-        except InputError:
-            raise error from None
-        write_atomically(LOCK, found)
-        log(f"{LOCK}: a killed dvc left half of it; it is what it was before that run")
+        half = LOCK.read_bytes()
+        if re.search(rb"^(<<<<<<<|>>>>>>>) ", half, re.M):
+            raise InputError(f"{LOCK}: git left both sides of a merge in it: keep one of them, and run again") from None
+        write_atomically(DAMAGED, half)
+        found = KEPT.read_bytes() if KEPT.exists() else _committed(LOCK)
+        if found:
+            write_atomically(LOCK, found)
+            log(f"{LOCK}: a killed dvc left half of it; it is what it was before that run")
+        else:
+            LOCK.unlink()
+            log(f"{LOCK}: a killed dvc left half of it, now {DAMAGED}; what it knew comes out of the run-cache")
     if LOCK.exists() and not (KEPT.exists() and filecmp.cmp(LOCK, KEPT, shallow=False)):
         write_atomically(KEPT, LOCK.read_bytes())
+
+
+def _committed(file):
+    """What the last commit has of a file; None outside of git and where it has none."""
+    try:
+        return git.run_bytes("show", f"HEAD:./{file}")
+    except InputError:
+        return None
 
 
 def stages_of(styles: list[str] | None) -> list[str]:
