@@ -232,12 +232,13 @@ def test_other_kinds_are_named(tmp_path, key, kind):
         read(saved(tmp_path, tensors))
 
 
-@pytest.mark.parametrize("name", ["loha", "lokr", "dora", "adalora"])
+@pytest.mark.parametrize("name", ["loha", "lokr", "dora", "adalora", "oft"])
 def test_pefts_other_tuners_are_named(tiny, tmp_path, name):
     import peft
 
     make = {"loha": peft.LoHaConfig, "lokr": peft.LoKrConfig, "dora": peft.LoraConfig, "adalora": peft.AdaLoraConfig}
-    knobs = {"dora": {"use_dora": True}, "adalora": {"total_step": 9}}.get(name, {})
+    make["oft"] = peft.OFTConfig
+    knobs = {"dora": {"use_dora": True}, "adalora": {"total_step": 9}, "oft": {"oft_block_size": 4}}.get(name, {})
     peft.get_peft_model(tiny.network, make[name](target_modules=["to_q"], **knobs)).save_pretrained(tmp_path)
     with pytest.raises(InputError, match=f"(?i)is {name}, not the product of two factors"):
         read(tmp_path)

@@ -11,7 +11,7 @@ from aclora.lora.export import save_diffusers, save_tuner
 from aclora.lora.names import component_of
 from aclora.models.sampling import load_adapter
 from tests.conftest import make_method, model_at
-from tests.methods.test_methods import FACTORED, RANKS, disturb, knobs_of
+from tests.methods.test_methods import FACTORED, METHODS, disturb, knobs_of
 
 LAYERS = [  # of two blocks; the second drops its text stream, and so its queries and outputs of it change nothing
     *(f"0.attn.{end}" for end in ("to_q", "to_k", "to_v", "add_k_proj", "add_v_proj", "add_q_proj", "to_out.0")),
@@ -34,7 +34,7 @@ def predict(model):
         return model.predict(x, torch.tensor([900.0, 40.0]), text)
 
 
-@pytest.mark.parametrize("name", RANKS)
+@pytest.mark.parametrize("name", METHODS)
 def test_the_function_is_unchanged_at_the_start_and_then_every_parameter_matters(tiny_sd3, name):
     before = predict(tiny_sd3)
     made, parameters = attach(tiny_sd3, name)
@@ -49,7 +49,7 @@ def test_the_function_is_unchanged_at_the_start_and_then_every_parameter_matters
             p -= 0.5
 
 
-@pytest.mark.parametrize("name", RANKS)
+@pytest.mark.parametrize("name", METHODS)
 def test_what_is_saved_is_what_was_trained(tiny_sd3, tiny_sd3_folder, tmp_path, name):
     made, parameters = attach(tiny_sd3, name)
     disturb(parameters)

@@ -46,15 +46,18 @@ def end(epoch, epochs=10, loss=0.4, optimizer=None, probes=None):
 # each method's own knob of its rank
 RANKS = {"lora": "rank", "aclora": "max_rank", "trilora": "rank", "dora": "rank", "loha": "rank", "lokr": "rank"}
 RANKS |= {"adalora": "init_r"}
+METHODS = (*RANKS, "oft")  # without a rank
 FACTORED = ("lora", "aclora", "trilora", "adalora")
 ATTENTION = (".to_q", ".to_k", ".to_v", ".to_out.0")
 
 
 def knobs_of(name, rank):
+    if name == "oft":
+        return {"block_size": 4}
     return {RANKS[name]: rank} | ({"target_r": 2} if name == "adalora" else {})
 
 
-@pytest.mark.parametrize("name", RANKS)
+@pytest.mark.parametrize("name", METHODS)
 def test_the_function_is_unchanged_at_the_start(tiny, name):
     before = predict(tiny)
     made, parameters = attach(tiny, name, **knobs_of(name, 5))
@@ -66,7 +69,7 @@ def test_the_function_is_unchanged_at_the_start(tiny, name):
     assert bool(made.factors()) == (name in FACTORED) != bool(made.weights())
 
 
-@pytest.mark.parametrize("name", RANKS)
+@pytest.mark.parametrize("name", METHODS)
 def test_every_parameter_matters_and_the_base_stays(tiny, name):
     frozen = {n: p.clone() for n, p in tiny.network.named_parameters()}
     _, parameters = attach(tiny, name, **knobs_of(name, 3))
@@ -83,7 +86,7 @@ def test_every_parameter_matters_and_the_base_stays(tiny, name):
         assert torch.equal(kept, p)
 
 
-@pytest.mark.parametrize("name", RANKS)
+@pytest.mark.parametrize("name", METHODS)
 def test_what_is_saved_is_what_was_trained(tiny, tiny_folder, tmp_path, name):
     made, parameters = attach(tiny, name, **knobs_of(name, 3))
     disturb(parameters)
@@ -101,7 +104,7 @@ def test_what_is_saved_is_what_was_trained(tiny, tiny_folder, tmp_path, name):
     torch.testing.assert_close(predict(other), predict(tiny), rtol=0 if exact else 1e-4, atol=0 if exact else 1e-5)
 
 
-@pytest.mark.parametrize("name", RANKS)
+@pytest.mark.parametrize("name", METHODS)
 def test_the_layers_are_the_attentions(tiny, name):
     expected = [n for n, _ in tiny.network.named_modules() if n.endswith(ATTENTION)]
     made, _ = attach(tiny, name, **knobs_of(name, 2))

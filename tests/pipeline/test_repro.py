@@ -222,7 +222,7 @@ def test_twice_is_the_same_to_the_byte(done, project):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["lora", "trilora", "dora", "adalora", "loha", "lokr", "base"])
+@pytest.mark.parametrize("method", ["lora", "trilora", "dora", "adalora", "loha", "lokr", "oft", "base"])
 def test_the_rivals_run_the_same_pipeline(project, method):
     project.edit("params.yaml", "method: ", f"method: {method}")
     project.repro()

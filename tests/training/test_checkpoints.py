@@ -42,7 +42,7 @@ def keep(folder, every=1, machine="here"):
     return Checkpoints(folder, section("checkpoints", CheckpointsConfig, every=every), machine).load()
 
 
-@pytest.mark.parametrize("name", ["aclora", "lora", "trilora", "dora", "adalora", "loha", "lokr"])
+@pytest.mark.parametrize("name", ["aclora", "lora", "trilora", "dora", "adalora", "loha", "lokr", "oft"])
 def test_a_stopped_training_ends_as_one_that_never_stopped(fresh, tmp_path, name):  # noqa: F811
     whole = keep(tmp_path / "whole")
     expected = train(fresh(), whole, name)

@@ -40,6 +40,8 @@ BEYOND: list[tuple[str, str, dict[str, str]]] = [
     ("dora.rank", "65", {"method": "dora"}),
     ("loha.rank", "1000000", {"method": "loha"}),
     ("lokr.rank", "1000000", {"method": "lokr"}),
+    ("oft.block_size", "7", {"method": "oft"}),
+    ("oft.block_size", "1000000", {"method": "oft"}),
     ("adalora.init_r", "65", {"method": "adalora"}),
     ("adalora.target_r", "13", {"method": "adalora"}),
     ("adalora.final", "0.9", {"method": "adalora", "adalora.warmup": "0.2"}),
