@@ -32,7 +32,7 @@ test: lint
 test-slow: $(READY)
 	$(PYTEST) -m slow
 
-# Bad inputs and kills, drawn from SEED; writes docs/results/trials.md. Fifteen minutes on two idle cores.
+# Bad inputs and kills, drawn from SEED; writes docs/results/trials.md. 15 to 30 minutes on two cores.
 SEED ?= 0
 trials: $(READY)
 	PYTHONDONTWRITEBYTECODE= python -m tests.trials --seed $(SEED)

@@ -221,6 +221,13 @@ def test_half_of_dvc_lock_and_no_other_is_written_anew_and_nothing_runs_again(pr
     assert (project / "ran").read_text() == "oil\n"
 
 
+def test_a_folder_in_the_place_of_dvc_lock_is_one_line(project):
+    (project / "dvc.lock").mkdir()
+    with pytest.raises(InputError, match=r"^DVC: .*dvc.lock") as error:
+        pipeline.prepare(print)
+    assert "\n" not in str(error.value)
+
+
 def test_both_sides_of_a_merge_are_left_to_their_owner(project):
     assert run("oil")[0] == 0
     assert run("oil")[0] == 0

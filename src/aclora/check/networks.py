@@ -76,7 +76,10 @@ def once(cache: Path, about: list[str], place: Path, look: Callable[[], object])
     at_once = mark(*((name, s.st_size, s.st_mtime_ns) for name, s in stats))
     if at_once.exists():
         return
-    content = mark(digest(place))
+    try:
+        content = mark(digest(place))
+    except OSError:  # `look` says which file cannot be read
+        content = at_once
     if not content.exists():
         look()
     with contextlib.suppress(OSError):  # then the next check looks again

@@ -63,7 +63,10 @@ def _mend_results(log) -> None:
     except InputError as error:
         if LOCK.name not in str(error):
             raise
-        half = LOCK.read_bytes()
+        try:
+            half = LOCK.read_bytes()
+        except OSError:  # no file, or not ours to read: the error says so
+            raise error from None
         if re.search(rb"^(<<<<<<<|>>>>>>>) ", half, re.M):
             raise InputError(f"{LOCK}: git left both sides of a merge in it: keep one of them, and run again") from None
         write_atomically(DAMAGED, half)
