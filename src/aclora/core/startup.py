@@ -9,8 +9,11 @@ import signal
 import sys
 from types import FrameType
 
-# Threads that spin while they wait make a training beside other work several times slower (bench/shared.py).
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Threads that spin for long while they wait make a training beside other work several times slower, and threads that
+# sleep at once make one on an idle machine slower. A short spin is near the better of the two (bench/shared.py). Only
+# GNU's library, which torch has on Linux, can be told how short.
+if not os.environ.keys() & {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}:
+    os.environ |= {"GOMP_SPINCOUNT": "10000"} if sys.platform == "linux" else {"OMP_WAIT_POLICY": "PASSIVE"}
 
 WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "hung up"}
 
